@@ -1,0 +1,392 @@
+"""Every configuration field there is, once, with its default and its unit.
+
+`configs/` holds only what differs from here. Types are checked while Hydra composes; what one field
+demands of another is checked by the `check` methods, whose messages start with the field's name.
+"""
+
+from dataclasses import dataclass, field
+
+from framework.errors import UserError
+
+
+def require(condition: bool, field_name: str, problem: str, remedy: str) -> None:
+    """Raise `UserError` naming the field, the problem and the remedy unless `condition` holds."""
+    if not condition:
+        raise UserError(f"{field_name}: {problem}; {remedy}")
+
+
+def require_choice(field_name: str, value: str, choices: tuple[str, ...]) -> None:
+    require(value in choices, field_name, f"unknown value {value!r}", f"choose {' | '.join(choices)}")
+
+
+def require_positive(field_name: str, value: float) -> None:
+    require(value > 0, field_name, f"is {value}", "it must be greater than 0")
+
+
+# ---------------------------------------------------------------------------------------- corpora
+
+
+@dataclass
+class CorpusConfig:
+    """One corpus: raw files of one format."""
+
+    reader: str = "jsonl"  # warc | mediawiki | book | jsonl
+    paths: list[str] = field(default_factory=list)  # files or glob patterns
+    weight: float = 1.0  # share of the training tokens; shares are normalised over all corpora
+    source: str = ""  # where the files come from, for the manifest
+    licence: str = ""
+    language: str = "en"
+    minimum_characters: int = 1  # shorter documents are dropped, after extraction
+    minimum_score: float | None = None  # jsonl: documents whose `score` is lower are dropped
+
+    def check(self, name: str) -> None:
+        prefix = f"corpora.{name}"
+        require_choice(f"{prefix}.reader", self.reader, ("warc", "mediawiki", "book", "jsonl"))
+        require(bool(self.paths), f"{prefix}.paths", "names no file", "give files or glob patterns")
+        require_positive(f"{prefix}.weight", self.weight)
+
+
+@dataclass
+class TokenizerConfig:
+    vocabulary_size: int = 4096  # ids, the reserved ones and the 256 bytes included
+    sample_bytes: int = 100_000_000  # text the tokenizer is trained on, at most
+    seed: int = 0  # which documents are in that sample
+
+    def check(self) -> None:
+        require(
+            self.vocabulary_size >= 512,
+            "tokenizer.vocabulary_size",
+            f"is {self.vocabulary_size}",
+            "256 bytes and the reserved ids need at least 512",
+        )
+        require_positive("tokenizer.sample_bytes", self.sample_bytes)
+
+
+@dataclass
+class ShardConfig:
+    bytes_per_shard: int = 256_000_000  # a shard is closed once it is at least this large
+    block_tokens: int = 1_048_576  # tokens in a block, at most
+    minimum_blocks: int = 256  # a small corpus gets smaller blocks, so that there are this many
+
+    def check(self) -> None:
+        for name in ("bytes_per_shard", "block_tokens", "minimum_blocks"):
+            require_positive(f"shards.{name}", getattr(self, name))
+
+
+@dataclass
+class PrepareConfig:
+    """`python -m framework.prepare`: raw files to text shards, tokenizer and token shards."""
+
+    output: str = "data/samples"  # directory for text/, tokenizer/ and tokens/
+    corpora: dict[str, CorpusConfig] = field(default_factory=dict)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    shards: ShardConfig = field(default_factory=ShardConfig)
+    validation_fraction: float = 0.02  # of the documents, chosen by a hash of their text
+
+    def check(self, world_size: int = 1) -> None:
+        require(world_size == 1, "torchrun", f"started {world_size} processes", "prepare runs as one")
+        require(bool(self.corpora), "corpora", "there is none", "choose some, e.g. corpus=[sample_web]")
+        for name, corpus in self.corpora.items():
+            require(name.isidentifier(), f"corpora.{name}", "is no plain name", "use letters, digits and _")
+            corpus.check(name)
+        self.tokenizer.check()
+        self.shards.check()
+        require(
+            0 < self.validation_fraction < 0.5,
+            "validation_fraction",
+            f"is {self.validation_fraction}",
+            "it must lie between 0 and 0.5",
+        )
+
+
+# ------------------------------------------------------------------------------------------ model
+
+
+@dataclass
+class ModelConfig:
+    """Shape of a decoder. GPT-2, Llama, Mistral and Qwen3 are settings of these fields."""
+
+    vocabulary_size: int = 0  # 0: that of the data's tokenizer
+    hidden_size: int = 256
+    layers: int = 6
+    heads: int = 8
+    key_value_heads: int = 0  # 0: as many as heads; fewer: grouped-query attention
+    head_size: int = 0  # 0: hidden_size / heads
+    intermediate_size: int = 0  # 0: 4 x hidden_size for gelu, 8/3 x hidden_size (to a multiple of 32) for swiglu
+    norm: str = "rmsnorm"  # rmsnorm | layernorm
+    norm_epsilon: float = 1e-5
+    activation: str = "swiglu"  # swiglu | gelu (tanh approximation)
+    position: str = "rotary"  # rotary | learned
+    maximum_positions: int = 2048  # longest sequence the model is made for
+    rope_theta: float = 10_000.0
+    rope_scaling: dict[str, float] | None = None  # Llama 3.1: factor, low_freq_factor, ...; None: plain rotary
+    qk_norm: bool = False  # RMSNorm on each query and key head (Qwen3)
+    attention_bias: bool = False  # on query, key and value projections
+    attention_output_bias: bool = False
+    mlp_bias: bool = False
+    tied_embeddings: bool = True
+    sliding_window: int = 0  # keys a query sees, itself included; 0: all
+    initializer_range: float = 0.02  # standard deviation; residual projections divide it by sqrt(2 x layers)
+
+    def __post_init__(self) -> None:
+        if self.key_value_heads == 0:
+            self.key_value_heads = self.heads
+        if self.head_size == 0 and self.heads > 0:
+            self.head_size = self.hidden_size // self.heads
+        if self.intermediate_size == 0:
+            exact = 4 * self.hidden_size if self.activation == "gelu" else 8 * self.hidden_size / 3
+            self.intermediate_size = round(exact / 32) * 32 or 32
+
+    def check(self) -> None:
+        for name in ("hidden_size", "layers", "heads", "key_value_heads", "maximum_positions", "norm_epsilon"):
+            require_positive(f"model.{name}", getattr(self, name))
+        require_choice("model.norm", self.norm, ("rmsnorm", "layernorm"))
+        require_choice("model.activation", self.activation, ("swiglu", "gelu"))
+        require_choice("model.position", self.position, ("rotary", "learned"))
+        require(
+            self.head_size * self.heads == self.hidden_size or self.hidden_size % self.heads == 0,
+            "model.heads",
+            f"{self.heads} heads do not divide model.hidden_size={self.hidden_size}",
+            f"use one of {_divisors(self.hidden_size)}",
+        )
+        require(
+            self.heads % self.key_value_heads == 0,
+            "model.key_value_heads",
+            f"{self.key_value_heads} do not divide model.heads={self.heads}",
+            f"use one of {_divisors(self.heads)}",
+        )
+        require(
+            self.position == "learned" or self.head_size % 2 == 0,
+            "model.head_size",
+            f"is {self.head_size}",
+            "rotary positions turn pairs, so it must be even",
+        )
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, min(number, 129)) if number % d == 0)
+
+
+# --------------------------------------------------------------------------------------- training
+
+
+@dataclass
+class DataConfig:
+    path: str = "data/samples"  # what `prepare` wrote
+    sequence_length: int = 256  # tokens in a row
+    weights: dict[str, float] = field(default_factory=dict)  # share of tokens by corpus; empty: as prepared
+    lanes: int = 64  # token streams the order is dealt to; part of the order, so constant over a run
+    seed: int = 0  # of the order
+
+
+@dataclass
+class BatchConfig:
+    sequences: int = 64  # global batch: sequences that one update sees
+    micro: int = 8  # sequences in one forward pass of one rank, at most
+    # Gradient accumulation follows: sequences / (ranks x micro).
+
+    def check(self, lanes: int, world_size: int) -> None:
+        require_positive("batch.sequences", self.sequences)
+        require_positive("batch.micro", self.micro)
+        require(
+            self.sequences % lanes == 0 or lanes % self.sequences == 0,
+            "batch.sequences",
+            f"{self.sequences} is neither a multiple nor a divisor of data.lanes={lanes}",
+            f"use {max(1, round(self.sequences / lanes)) * lanes}, or change data.lanes",
+        )
+        require(
+            self.sequences % world_size == 0,
+            "batch.sequences",
+            f"{self.sequences} cannot be shared by {world_size} ranks",
+            f"use a multiple of {world_size}",
+        )
+        share = self.sequences // world_size
+        require(
+            share % min(self.micro, share) == 0,
+            "batch.micro",
+            f"{self.micro} does not divide the {share} sequences of a rank",
+            f"use one of {_divisors(share)}",
+        )
+
+
+@dataclass
+class OptimizerConfig:
+    learning_rate: float = 1e-3  # peak
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1  # on matrices and embeddings; norms and biases have none
+    gradient_clipping: float = 1.0  # global L2 norm; 0: none
+
+    def check(self) -> None:
+        require_positive("optimizer.learning_rate", self.learning_rate)
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"optimizer.{name}", f"is {value}", "it must lie in [0, 1)")
+        for name in ("weight_decay", "gradient_clipping"):
+            value = getattr(self, name)
+            require(value >= 0, f"optimizer.{name}", f"is {value}", "it must not be negative")
+
+
+@dataclass
+class ScheduleConfig:
+    name: str = "cosine"  # cosine | warmup_stable_decay | constant
+    steps: int = 1000  # updates in the whole run
+    warmup_steps: int = 20  # linear from 0
+    decay_steps: int = 0  # warmup_stable_decay: length of the final linear decay
+    minimum_ratio: float = 0.1  # learning rate at the end, as a share of the peak
+
+    def check(self) -> None:
+        require_choice("schedule.name", self.name, ("cosine", "warmup_stable_decay", "constant"))
+        require_positive("schedule.steps", self.steps)
+        require(
+            self.warmup_steps >= 0 and self.warmup_steps + self.decay_steps <= self.steps,
+            "schedule.warmup_steps",
+            f"warm-up ({self.warmup_steps}) and decay ({self.decay_steps}) exceed schedule.steps={self.steps}",
+            "shorten them or lengthen the run",
+        )
+        require(
+            0 <= self.minimum_ratio <= 1,
+            "schedule.minimum_ratio",
+            f"is {self.minimum_ratio}",
+            "it must lie between 0 and 1",
+        )
+
+
+@dataclass
+class ZeroConfig:
+    """What DeepSpeed shards over the ranks (ZeRO, arXiv:1910.02054)."""
+
+    stage: int = 2  # 0: nothing, 1: optimizer state, 2: and gradients, 3: and weights
+
+    def check(self) -> None:
+        require(self.stage in (0, 1, 2, 3), "zero.stage", f"is {self.stage}", "choose 0, 1, 2 or 3")
+
+
+@dataclass
+class PrecisionConfig:
+    dtype: str = "fp32"  # fp32 | bf16 (with fp32 master weights and optimizer state)
+
+    def check(self) -> None:
+        require_choice("precision.dtype", self.dtype, ("fp32", "bf16"))
+
+
+@dataclass
+class TrackerConfig:
+    name: str = "none"  # none | wandb
+    project: str = "loam"
+    mode: str = "auto"  # wandb: auto (online where there is a key, else offline) | online | offline
+
+    def check(self) -> None:
+        require_choice("tracker.name", self.name, ("none", "wandb"))
+        require_choice("tracker.mode", self.mode, ("auto", "online", "offline"))
+
+
+@dataclass
+class ClusterConfig:
+    name: str = "cpu"
+    peak_tflops: float = 0.1  # dense peak of one device in the training precision, 1e12 FLOP/s; MFU is against it
+    source: str = ""  # where that figure is from
+
+    def check(self) -> None:
+        require_positive("cluster.peak_tflops", self.peak_tflops)
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = 100  # steps; the last step is always kept
+    keep: int = 2  # newest ones kept
+    keep_every: int = 0  # and those whose step is a multiple of this; 0: none
+
+    def check(self) -> None:
+        require_positive("checkpoint.every", self.every)
+        require_positive("checkpoint.keep", self.keep)
+        require(self.keep_every >= 0, "checkpoint.keep_every", f"is {self.keep_every}", "it must not be negative")
+
+
+@dataclass
+class ValidationConfig:
+    every: int = 100  # steps between evaluations on the held-out split; the last step is always evaluated
+
+    def check(self) -> None:
+        require_positive("validation.every", self.every)
+
+
+@dataclass
+class RunConfig:
+    name: str = "first"  # the run directory is directory/name
+    directory: str = "runs"
+    resume: str = "auto"  # auto: from the newest sound checkpoint if there is one | never: refuse an existing run
+    seed: int = 0  # of the initial weights
+    stop_after: int = 0  # stop with a checkpoint after this step; 0: run to schedule.steps
+
+    def check(self) -> None:
+        require_choice("run.resume", self.resume, ("auto", "never"))
+        require(
+            bool(self.name) and "/" not in self.name and self.name not in (".", ".."),
+            "run.name",
+            f"{self.name!r} is no directory name",
+            "use letters, digits, '.', '_' and '-'",
+        )
+
+
+@dataclass
+class PretrainConfig:
+    """`torchrun -m framework.pretrain`: token shards to checkpoints and a model directory."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+    def check(self, world_size: int = 1) -> None:
+        require_positive("data.lanes", self.data.lanes)
+        require_positive("data.sequence_length", self.data.sequence_length)
+        parts = (self.run, self.model, self.optimizer, self.schedule, self.zero, self.precision)
+        for part in (*parts, self.cluster, self.checkpoint, self.validation, self.tracker):
+            part.check()
+        self.batch.check(self.data.lanes, world_size)
+        require(
+            self.data.sequence_length <= self.model.maximum_positions,
+            "data.sequence_length",
+            f"{self.data.sequence_length} exceeds model.maximum_positions={self.model.maximum_positions}",
+            "shorten the sequences or raise model.maximum_positions",
+        )
+
+
+# -------------------------------------------------------------------------------------- inference
+
+
+@dataclass
+class ModelSource:
+    path: str = ""  # a model directory
+
+
+@dataclass
+class GenerateConfig:
+    """`python -m framework.generate`: model directory and prompt to text."""
+
+    model: ModelSource = field(default_factory=ModelSource)
+    prompt: str = ""
+    maximum_tokens: int = 128
+    temperature: float = 0.8  # 0: greedy
+    top_k: int = 0  # 0: all
+    top_p: float = 0.95  # 1: all
+    seed: int = 0
+    stop: list[str] = field(default_factory=list)  # generation ends before the first of these texts
+
+    def check(self, world_size: int = 1) -> None:
+        require(world_size == 1, "torchrun", f"started {world_size} processes", "generate runs as one")
+        require(bool(self.model.path), "model.path", "is missing", "give a model directory, e.g. runs/demo/model")
+        require_positive("maximum_tokens", self.maximum_tokens)
+        require(self.temperature >= 0, "temperature", f"is {self.temperature}", "it must not be negative")
+        require(self.top_k >= 0, "top_k", f"is {self.top_k}", "it must not be negative")
+        require(0 < self.top_p <= 1, "top_p", f"is {self.top_p}", "it must lie in (0, 1]")

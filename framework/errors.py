@@ -1,0 +1,10 @@
+"""The one exception that is the user's to mend."""
+
+
+class UserError(ValueError):
+    """Bad input or configuration.
+
+    The message is one line that names the file or field, what is wrong with it and the remedy.
+    The entry decorator (`framework.app`) prints it without a traceback and exits with code 2.
+    Any other exception is a bug of ours and keeps its traceback.
+    """
