@@ -1,0 +1,58 @@
+"""What attention has to compute, written to be read; in float64 it is what the others are tested against.
+
+Shapes: B batch, Q query time, K key time, H heads, G key-value heads, D head size.
+"""
+
+import torch
+from torch import Tensor
+
+
+def attention(
+    q_BQHD: Tensor,
+    k_BKGD: Tensor,
+    v_BKGD: Tensor,
+    *,
+    causal: bool,
+    document: Tensor | None,
+    window: int,
+    scale: float,
+    softcap: float,
+) -> Tensor:
+    """`kernels.attention` in the dtype given, materialising every score."""
+    queries_per_key = q_BQHD.shape[2] // k_BKGD.shape[2]
+    k_BKHD = k_BKGD.repeat_interleave(queries_per_key, dim=2)
+    v_BKHD = v_BKGD.repeat_interleave(queries_per_key, dim=2)
+
+    scores_BHQK = torch.einsum("bqhd,bkhd->bhqk", q_BQHD, k_BKHD) * scale
+    if softcap:
+        scores_BHQK = softcap * torch.tanh(scores_BHQK / softcap)
+    visible = visible_keys(
+        q_BQHD.shape[1], k_BKGD.shape[1], causal=causal, document=document, window=window, device=q_BQHD.device
+    )
+    weights_BHQK = scores_BHQK.masked_fill(~visible, float("-inf")).softmax(dim=-1)
+    weights_BHQK = weights_BHQK.masked_fill(~visible, 0.0)  # a row without any visible key is NaN until here
+    return torch.einsum("bhqk,bkhd->bqhd", weights_BHQK, v_BKHD)
+
+
+def visible_keys(
+    query_time: int,
+    key_time: int,
+    *,
+    causal: bool,
+    document: Tensor | None,
+    window: int,
+    device: torch.device,
+) -> Tensor:
+    """Bool [batch or 1, 1, query time, key time]: which keys each query sees. See `kernels.attention`."""
+    key_position = torch.arange(key_time, device=device)
+    query_position = torch.arange(key_time - query_time, key_time, device=device)
+    distance_QK = query_position[:, None] - key_position[None, :]
+    visible = torch.ones_like(distance_QK, dtype=torch.bool)
+    if causal:
+        visible = distance_QK >= 0
+    if window:
+        visible = visible & (distance_QK < window)
+    if document is None:
+        return visible[None, None]
+    same_document_BQK = document[:, :, None] == document[:, None, :]
+    return (visible & same_document_BQK)[:, None]

@@ -1,0 +1,46 @@
+"""Attention by torch's `scaled_dot_product_attention`: whatever backend torch finds for the machine."""
+
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from kernels import reference
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    document: Tensor | None,
+    window: int,
+    scale: float,
+    softcap: float,
+) -> Tensor:
+    """`kernels.attention`; a mask is built only where a flag of torch's does not say the same."""
+    if softcap:  # torch's call has no place for it
+        return reference.attention(
+            q, k, v, causal=causal, document=document, window=window, scale=scale, softcap=softcap
+        )
+    query_time, key_time = q.shape[1], k.shape[1]
+    window = 0 if window >= key_time else window
+    if query_time == 1 and window:  # one token decoded: its window is the end of the cache
+        k, v, window = k[:, -window:], v[:, -window:], 0
+
+    sees_all = document is None and not window and (not causal or query_time == 1)
+    is_triangle = document is None and not window and causal and query_time == key_time
+    mask = None
+    if not (sees_all or is_triangle):
+        mask = reference.visible_keys(
+            query_time, key_time, causal=causal, document=document, window=window, device=q.device
+        )
+    output = scaled_dot_product_attention(
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=is_triangle and not sees_all,
+        scale=scale,
+        enable_gqa=q.shape[2] != k.shape[2],
+    )
+    return output.transpose(1, 2)
