@@ -1,0 +1,265 @@
+"""Model directories: Hugging Face checkpoints that count as written only once they gave the same logits back."""
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import framework
+from framework.config import ModelConfig
+from framework.errors import UserError
+from framework.model.families import TensorRule, check_exportable, family_of, from_json, tensor_rules, to_json
+from framework.model.tokenizer import load_tokenizer, read_json
+from framework.model.tokenizer_files import write_tokenizer_files
+from framework.model.transformer import Transformer
+from framework.model.weights import read_weights, write_weights
+
+__all__ = ["ModelDirectory", "assemble", "check_exportable", "read_model_directory", "write_model_directory"]
+
+TOLERANCE = 1e-4  # on logits in fp32, relative to the largest one where that exceeds 1
+_NO_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # constants that old checkpoints hold
+
+
+class ModelDirectory(NamedTuple):
+    """What a model directory holds."""
+
+    config: ModelConfig
+    state: dict[str, Tensor]  # under our names, in the dtype of the files
+    tokenizer: Path  # where the tokenizer files are, for `load_tokenizer` and `write_model_directory`
+
+
+def assemble(config: ModelConfig, state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Transformer:
+    """A model with these weights, on the device where they are, without initialising any first."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
+    return model.eval()
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def read_model_directory(path: str | os.PathLike[str]) -> ModelDirectory:
+    """Read a Hugging Face directory of the GPT-2, Llama, Mistral or Qwen3 family, ours or another's.
+
+    Raises UserError naming the file and the key or tensor that is missing, damaged or not supported.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: is no directory; give a model directory")
+    file = directory / "config.json"
+    family, config = from_json(read_json(file), str(file))
+    tensors = {_with_prefix(name, family.prefix): tensor for name, tensor in read_weights(directory).items()}
+    state: dict[str, Tensor] = {}
+    shapes = parameter_shapes(config)
+    for rule in tensor_rules(family, config):
+        state |= rule.to_ours(_taken(tensors, rule, shapes, directory))
+    if config.tied_embeddings:
+        tensors.pop("lm_head.weight", None)
+    unknown = [name for name in tensors if not name.endswith(_NO_WEIGHTS)]
+    if unknown:
+        raise UserError(f"{directory}: tensor {unknown[0]} has no place in a {family.model_type} model of {file}")
+    return ModelDirectory(config, state, directory)
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    """Shape of every parameter by name, without allocating any."""
+    with torch.device("meta"):
+        return {name: parameter.shape for name, parameter in Transformer(config).named_parameters()}
+
+
+def _with_prefix(name: str, prefix: str) -> str:
+    return name if name.startswith((prefix, "lm_head.")) else prefix + name
+
+
+def _taken(tensors: dict[str, Tensor], rule: TensorRule, shapes: dict[str, torch.Size], directory: Path) -> Tensor:
+    """Take a rule's tensor out of those of the directory."""
+    if rule.theirs not in tensors:
+        raise UserError(f"{directory}: tensor {rule.theirs} is missing; copy the directory anew, or mend config.json")
+    tensor = tensors.pop(rule.theirs)
+    expected = rule.shape(shapes)
+    if list(tensor.shape) != expected:
+        raise UserError(
+            f"{directory}: tensor {rule.theirs} is {list(tensor.shape)}, but config.json makes it {expected}; "
+            "the two are of different models"
+        )
+    return tensor
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+def write_model_directory(
+    path: str | os.PathLike[str],
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    *,
+    tokenizer: str | os.PathLike[str],
+    provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int = 5_000_000_000,
+) -> dict[str, Any]:
+    """Write a Hugging Face directory, read it back, compare logits, and only then give it its name.
+
+    state: whole parameters under our names (`Transformer.state_dict()`), on any device.
+    tokenizer: a `tokenizer.model`, or a directory whose tokenizer files are taken over.
+    provenance: what is known of the model's origin; goes to `provenance.json` and the model card.
+    dtype: of the weights written. Returns the provenance written, with how the directory was verified.
+
+    A directory already at `path` is replaced after the new one proved sound, and not before. Raises UserError
+    if the model belongs to no family, if the tokenizer does not fit, if something else than a model directory
+    is at `path`, or if the directory read back differs; then nothing is left behind.
+    """
+    target = Path(path).absolute()
+    check_exportable(config)
+    _check_state(state, config)
+    if target.exists() and not (target / "config.json").is_file():
+        raise UserError(f"{target}: exists and is no model directory; choose another path or remove it")
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        ids = _write_files(partial, state, config, Path(tokenizer), dtype, shard_bytes)
+        verdict = _verify(partial, state, config, dtype)
+        facts = {
+            **provenance,
+            "loam_version": framework.__version__,
+            "family": family_of(config).model_type,
+            "parameters": sum(tensor.numel() for tensor in state.values()),
+            "dtype": _dtype_name(dtype),
+            **verdict,
+        }
+        _write_json(partial / "provenance.json", facts)
+        _write_json(partial / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
+        (partial / "README.md").write_text(_model_card(target.name, facts, config), encoding="utf-8")
+        _rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return facts
+
+
+def _check_state(state: Mapping[str, Tensor], config: ModelConfig) -> None:
+    expected = parameter_shapes(config)
+    odd = sorted(set(expected) ^ set(state)) or [name for name in expected if state[name].shape != expected[name]]
+    if odd:
+        raise ValueError(f"state does not fit the model's config, first at {odd[0]}")
+
+
+def _write_files(
+    directory: Path, state: Mapping[str, Tensor], config: ModelConfig, tokenizer: Path, dtype: torch.dtype, shard: int
+) -> dict[str, Any]:
+    """Tokenizer, configuration and weights; returns the token ids of the tokenizer."""
+    ids = write_tokenizer_files(tokenizer, directory)
+    size = load_tokenizer(directory).size
+    if size > config.vocabulary_size:
+        raise UserError(
+            f"model.vocabulary_size: is {config.vocabulary_size}, but {tokenizer} has {size} ids; "
+            "take the tokenizer that the model was trained with"
+        )
+    _write_json(directory / "config.json", to_json(config) | ids | {"torch_dtype": _dtype_name(dtype)})
+    rules = {rule.theirs: rule for rule in tensor_rules(family_of(config), config)}
+    sizes = {name: sum(state[ours].numel() for ours in rule.ours) * dtype.itemsize for name, rule in rules.items()}
+    write_weights(directory, sizes, lambda name: rules[name].to_theirs(state).to("cpu", dtype), shard)
+    return ids
+
+
+def _rename(partial: Path, target: Path) -> None:
+    """Give the sound directory its name; one that is there steps aside first, so that no mixture ever exists."""
+    if not target.exists():
+        partial.rename(target)
+        return
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old)
+
+
+def _write_json(file: Path, data: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+# ------------------------------------------------------------------------------------- verifying
+
+
+@torch.no_grad()
+def _verify(directory: Path, state: Mapping[str, Tensor], config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """Compare the logits of the weights as they were (rounded to `dtype`) with those of the directory, in fp32."""
+    generator = torch.Generator().manual_seed(0)
+    length = min(64, config.maximum_positions)
+    tokens = torch.randint(config.vocabulary_size, (2, length), generator=generator)
+    expected = assemble(config, {name: tensor.to("cpu", dtype) for name, tensor in state.items()})(tokens)
+
+    readers = {"loam": _own_logits}
+    if importlib.util.find_spec("transformers"):
+        readers["transformers"] = _transformers_logits
+    tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
+    for name, logits in readers.items():
+        difference = (logits(directory, tokens) - expected).abs().max().item()
+        if not difference <= tolerance:  # NaN is no agreement
+            raise UserError(
+                f"{directory.name}: read back by {name}, its logits differ by {difference:.2g} "
+                f"(at most {tolerance:.2g} is rounding); the directory was not written"
+            )
+    return {"verified_with": name, "maximum_difference": difference}
+
+
+def _own_logits(directory: Path, tokens: Tensor) -> Tensor:
+    config, state, _ = read_model_directory(directory)
+    return assemble(config, state)(tokens)
+
+
+def _transformers_logits(directory: Path, tokens: Tensor) -> Tensor:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
+    return model.eval()(tokens).logits
+
+
+def _model_card(name: str, facts: Mapping[str, Any], config: ModelConfig) -> str:
+    rows = "\n".join(f"| {key} | {json.dumps(value, ensure_ascii=False)} |" for key, value in facts.items())
+    shape = "\n".join(f"| {key} | {value} |" for key, value in vars(config).items())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [loam]
+---
+
+# {name}
+
+A {facts["family"]} language model of {facts["parameters"]:,} parameters, pretrained from raw text with Loam.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}")
+```
+
+## Provenance
+
+| | |
+|---|---|
+{rows}
+
+## Shape
+
+| | |
+|---|---|
+{shape}
+"""
