@@ -319,9 +319,11 @@ class RunConfig:
     resume: str = "auto"  # auto: from the newest sound checkpoint if there is one | never: refuse an existing run
     seed: int = 0  # of the initial weights
     stop_after: int = 0  # stop with a checkpoint after this step; 0: run to schedule.steps
+    log_every: int = 10  # steps between lines on the console; metrics.jsonl has every step
 
     def check(self) -> None:
         require_choice("run.resume", self.resume, ("auto", "never"))
+        require_positive("run.log_every", self.log_every)
         require(
             bool(self.name) and "/" not in self.name and self.name not in (".", ".."),
             "run.name",

@@ -1,0 +1,121 @@
+"""The one way in: command line to validated configuration, the same on every rank.
+
+Rank 0 runs Hydra: it composes `configs/` with the overrides of the command line, validates the
+result against the dataclasses of `framework.config`, and broadcasts it. The other ranks run no
+Hydra, so no resolver, environment or file can make them differ, and `--multirun` works under a
+launcher: rank 0 sweeps, the others take one job after another.
+
+Exit codes: 0 done; 2 the user's mistake, told in one line; anything else a bug of ours, with its
+traceback.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from framework import composition, distributed
+from framework.distributed import StoppedByAnotherRankError
+from framework.errors import UserError
+
+Task = Callable[[Any], None]
+
+
+def entry(name: str, schema: type) -> Callable[[Task], Callable[[], None]]:
+    """Make `task(config)` a program whose configuration is `configs/NAME.yaml`, typed by `schema`."""
+
+    def decorate(task: Task) -> Callable[[], None]:
+        @functools.wraps(task)
+        def main() -> None:
+            arguments = [a for a in sys.argv[1:] if not a.startswith(("--local_rank", "--local-rank"))]
+            sys.argv[1:] = arguments  # the deepspeed launcher adds --local_rank=N, which Hydra does not know
+            lead = _lead if distributed.rank() == 0 else _follow
+            sys.exit(_guarded(lambda: lead(name, schema, task)))
+
+        return main
+
+    return decorate
+
+
+def _guarded(program: Callable[[], None]) -> int:
+    """Run `program`; turn the user's mistakes into one line on stderr and code 2."""
+    try:
+        program()
+    except UserError as error:
+        _report(error)
+        return 2
+    except StoppedByAnotherRankError:
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _report(error: UserError) -> None:
+    where = f" [rank {distributed.rank()}]" if distributed.world_size() > 1 else ""
+    line = f"loam: error:{where} {' '.join(str(error).split())}"
+    print(line, file=sys.stderr, flush=True)
+    torchrun_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if torchrun_file:  # torchrun then shows the line in its own closing message too
+        import json
+        import time
+
+        report = {"message": {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        Path(torchrun_file).write_text(json.dumps(report))
+
+
+def _lead(name: str, schema: type, task: Task) -> None:
+    """Rank 0: compose, validate, tell the others, work. Whatever happens, the others hear of the end."""
+    told = False
+
+    def job(composed: Any) -> None:
+        nonlocal told
+        config, resolved = composition.validated(composed, schema)
+        config.check(distributed.world_size())
+        distributed.broadcast(resolved)
+        told = True  # from here on every rank works, and an error is met by `distributed.together`
+        _work(config, resolved, task)
+        told = False
+
+    try:
+        composition.run_hydra(name, schema, job)
+    finally:
+        if not told:
+            distributed.broadcast(None if sys.exc_info()[0] in (None, SystemExit) else "")
+
+
+def _follow(_name: str, schema: type, task: Task) -> None:
+    """Every other rank: take the configurations that rank 0 sends until it sends no more."""
+    while resolved := distributed.broadcast(None):
+        _work(composition.from_yaml(resolved, schema), resolved, task)
+    if resolved == "":
+        raise StoppedByAnotherRankError
+
+
+def _work(config: Any, resolved: str, task: Task) -> None:
+    if hasattr(config, "run"):
+        distributed.together(lambda: _open_run_directory(config.run, resolved))
+    task(config)
+
+
+def _open_run_directory(run: Any, resolved: str) -> None:
+    """Make `runs/NAME/` with the resolved configuration, and send this rank's log records there."""
+    import logging
+
+    directory = Path(run.directory) / run.name
+    try:
+        (directory / "log").mkdir(parents=True, exist_ok=True)
+        if distributed.rank() == 0:
+            (directory / "config.yaml").write_text(resolved)
+        handler = logging.FileHandler(directory / "log" / f"rank-{distributed.rank():05d}.log")
+    except OSError as error:
+        raise UserError(f"run.directory: cannot write {directory}: {error.strerror}; choose another") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("loam")
+    for old in logger.handlers[:]:  # a sweep opens one run directory after another
+        logger.removeHandler(old)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

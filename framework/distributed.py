@@ -1,0 +1,111 @@
+"""The ranks of a job: who am I, and how do we agree.
+
+`torchrun` and the `deepspeed` launcher both describe the job in the environment (RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR, MASTER_PORT); without them the job is this one process. Control messages
+travel over gloo, so they need no GPU; tensors on a GPU travel over NCCL.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from framework.errors import UserError
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Number of this process in the job, 0 to `world_size() - 1`."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes in the job."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Number of this process on its machine; its GPU has the same number."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def start() -> None:
+    """Join the job's process group, once. A lone process gets a group of its own, without a socket."""
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(local_rank())
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def broadcast(message: Any) -> Any:
+    """Rank 0's `message`, on every rank."""
+    if world_size() == 1:
+        return message
+    import torch
+    import torch.distributed as dist
+
+    start()
+    box = [message]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def gather(item: Any) -> list[Any]:
+    """The `item` of every rank, in rank order, on every rank."""
+    if world_size() == 1:
+        return [item]
+    import torch.distributed as dist
+
+    start()
+    items: list[Any] = [None] * world_size()
+    dist.all_gather_object(items, item, group=_control_group())
+    return items
+
+
+def _control_group() -> Any:
+    """A gloo group for objects; the default group where that is gloo already."""
+    import torch.distributed as dist
+
+    global _gloo_group
+    if dist.get_backend() == "gloo":
+        return None
+    if _gloo_group is None:
+        _gloo_group = dist.new_group(backend="gloo")
+    return _gloo_group
+
+
+_gloo_group: Any = None
+
+
+class StoppedByAnotherRankError(Exception):
+    """Another rank met a `UserError` and has reported it; this one leaves quietly, with code 2."""
+
+
+def together(action: Callable[[], T]) -> T:
+    """Run `action` on every rank; if it is a `UserError` on any of them, no rank goes on.
+
+    The lowest failing rank raises its error, the others leave quietly: one line for the user, and
+    nobody left waiting in a collective.
+    """
+    result: T | None = None
+    error: UserError | None = None
+    try:
+        result = action()
+    except UserError as problem:
+        error = problem
+    failing = [number for number, failed in enumerate(gather(error is not None)) if failed]
+    if failing and failing[0] == rank():
+        assert error is not None
+        raise error
+    if failing:
+        raise StoppedByAnotherRankError
+    return result  # type: ignore[return-value]

@@ -1,0 +1,19 @@
+"""Token shards to checkpoints and a verified model directory.
+
+torchrun --nproc-per-node 2 -m framework.pretrain model=tiny zero=stage2 run.name=first
+"""
+
+from framework.app import entry
+from framework.config import PretrainConfig
+
+
+@entry("pretrain", PretrainConfig)
+def main(config: PretrainConfig) -> None:
+    """Train as `config` says."""
+    from framework.training.loop import train
+
+    train(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Batches by position: the same sequences at the same position, whoever asks."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.errors import UserError
+from framework.stream.manifest import Manifest, Split
+from framework.stream.mixture import Mixture
+from framework.stream.order import BlockOrder
+from framework.stream.rows import LaneRows
+from framework.stream.shards import LocalShards
+
+NO_LOSS = -100  # label of a position without loss, as torch.nn.functional.cross_entropy ignores it
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of packed documents.
+
+    Attributes:
+        tokens: int64 [B, T].
+        labels: int64 [B, T], the token that follows; `NO_LOSS` where there is none.
+        document: int32 [B, T], number of the document within the row; attention never crosses it.
+        corpora: the corpus of each row, length B.
+    """
+
+    tokens: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    document: NDArray[np.int32]
+    corpora: list[str]
+
+    def split(self, rows: int) -> Iterator["Batch"]:
+        """Micro-batches of `rows` rows each."""
+        for start in range(0, len(self.tokens), rows):
+            part = slice(start, start + rows)
+            yield Batch(self.tokens[part], self.labels[part], self.document[part], self.corpora[part])
+
+    def row_hashes(self) -> list[int]:
+        """A 63-bit hash of the content of each row."""
+        rows = zip(self.tokens, self.labels, self.document, strict=True)
+        digests = (hashlib.blake2b(t.tobytes() + y.tobytes() + d.tobytes(), digest_size=8).digest() for t, y, d in rows)
+        return [int.from_bytes(digest, "little") >> 1 for digest in digests]
+
+
+class TrainingRows:
+    """The training sequences of a run, by their global number.
+
+    Args:
+        manifest: of the token shards.
+        weights: share of the tokens by corpus; empty: the manifest's.
+        sequence_length: tokens in a row.
+        lanes, seed: of the order.
+
+    Raises:
+        UserError: a weight names no corpus, or a corpus has nothing to train on.
+    """
+
+    def __init__(
+        self, manifest: Manifest, weights: Mapping[str, float], sequence_length: int, lanes: int, seed: int
+    ) -> None:
+        unknown = sorted(set(weights) - set(manifest.corpora))
+        if unknown:
+            raise UserError(
+                f"data.weights.{unknown[0]}: no such corpus; {manifest.path} has {sorted(manifest.corpora)}"
+            )
+        self.weights = dict(weights) or {name: corpus.weight for name, corpus in manifest.corpora.items()}
+        self.mixture = Mixture(self.weights, lanes)
+        self.sequence_length = sequence_length
+        self.lanes = lanes
+        shards = LocalShards()
+        self._rows: dict[str, LaneRows] = {}
+        for name in self.mixture.corpora:
+            split = manifest.corpora[name].train
+            if split.tokens == 0:
+                raise UserError(f"{manifest.path}: corpus {name} has no training tokens; set data.weights.{name}=0")
+            order = BlockOrder(split.block_tokens(), lanes, seed, name)
+            self._rows[name] = LaneRows(order, split.blocks, shards)
+
+    def read(self, sequences: range) -> Batch:
+        """The given global sequences, in that order."""
+        rows, corpora = [], []
+        for sequence in sequences:
+            name = self.mixture.corpus(sequence)
+            start = self.mixture.drawn_before(sequence, name) * self.sequence_length
+            tokens, begins = self._rows[name].read(sequence % self.lanes, start, self.sequence_length + 1)
+            rows.append((tokens, begins))
+            corpora.append(name)
+        return _batch(rows, corpora)
+
+
+def _batch(rows: list[tuple[NDArray[Any], NDArray[np.bool_]]], corpora: list[str]) -> Batch:
+    """Rows of T + 1 tokens as inputs, next-token labels and document numbers."""
+    tokens = np.stack([row for row, _ in rows]).astype(np.int64)
+    begins = np.stack([begin for _, begin in rows])[:, :-1].copy()
+    begins[:, 0] = False  # what a row begins with is its document 0, cut or whole
+    document = np.cumsum(begins, axis=1, dtype=np.int32)
+    return Batch(tokens[:, :-1].copy(), tokens[:, 1:].copy(), document, corpora)
+
+
+def share_of(rank: int, world_size: int, position: int, sequences: int) -> range:
+    """The global sequences of one rank in the batch that begins at `position`.
+
+    Every `world_size`-th, so that a rank keeps to its own lanes where the world size divides them.
+    """
+    return range(position + rank, position + sequences, world_size)
+
+
+def validation_rows(split: Split, sequence_length: int) -> Iterator[Batch]:
+    """The held-out documents of a corpus as rows of one, in the order stored; the last one is padded.
+
+    Every token of every document is a label once, except the very first of the split, which nothing
+    precedes. A document cut by the end of a row goes on in the next one without what came before.
+    """
+    shards = LocalShards()
+    data = [shards.read(block) for block in split.blocks]
+    tokens = np.concatenate([block.tokens for block in data]).astype(np.int64)
+    lengths = np.concatenate([block.lengths for block in data])
+    begins = np.zeros(len(tokens), dtype=bool)
+    begins[np.cumsum(lengths) - lengths] = True
+    for start in range(0, len(tokens) - 1, sequence_length):
+        row = tokens[start : start + sequence_length + 1]
+        missing = sequence_length + 1 - len(row)
+        padded = np.pad(row, (0, missing))
+        batch = _batch([(padded, np.pad(begins[start : start + sequence_length + 1], (0, missing)))], [""])
+        batch.labels[0, sequence_length - missing :] = NO_LOSS
+        yield batch

@@ -1,0 +1,191 @@
+"""Checkpoints without pickle and without a converter: one format for every ZeRO stage and world size.
+
+    checkpoints/step-00001000/
+        rank-00000.safetensors ...   NAME/master, NAME/exp_avg, NAME/exp_avg_sq: whole tensors, fp32,
+                                     each parameter in the file of the one rank that owned it
+        state.json                   step, sequences consumed, configuration, digests, metrics
+        manifest.json                size and SHA-256 of every other file; written last
+
+A checkpoint is written under a temporary name and renamed; without its manifest it is none. Loading
+takes the newest one whose every file still has its hash, and says which it passed over and why.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from framework import distributed
+from framework.config import CheckpointConfig
+from framework.errors import UserError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A sound checkpoint on disk."""
+
+    path: Path
+    state: dict[str, Any]  # the content of state.json
+
+    def reader(self) -> Callable[[str, str], Tensor]:
+        """`read(name, field)`: one whole tensor, without loading the others."""
+        from safetensors import safe_open
+
+        files = [safe_open(file, framework="pt") for file in sorted(self.path.glob("rank-*.safetensors"))]
+        where = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (no iterator of its own)
+
+        def read(name: str, field: str) -> Tensor:
+            key = f"{name}/{field}"
+            if key not in where:
+                raise UserError(f"{self.path}: has no {key}; it is a checkpoint of another model")
+            return where[key].get_tensor(key)
+
+        return read
+
+
+def directory_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save(run: Path, tensors: dict[str, Tensor], state: dict[str, Any], config: CheckpointConfig) -> Path:
+    """Write a checkpoint from every rank's own `tensors`; then remove those that need not be kept.
+
+    Args:
+        run: the run directory, which all ranks see.
+        tensors: this rank's, by `NAME/FIELD`.
+        state: the content of state.json, rank 0's counts; it needs `step`.
+
+    Raises:
+        UserError: a rank cannot write; nothing is left behind then, and older checkpoints stay.
+    """
+    from safetensors.torch import save as serialize
+
+    final = directory_of(run, state["step"])
+    partial = final.with_name(f".{final.name}.partial")
+    try:
+        distributed.together(lambda: _fresh_directory(partial))
+        name = f"rank-{distributed.rank():05d}.safetensors"
+        entry = distributed.together(lambda: _write(partial / name, serialize(tensors)))
+        entries = dict(distributed.gather((name, entry)))
+        distributed.together(lambda: _commit(partial, final, state, entries))
+    except UserError:
+        if distributed.rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if distributed.rank() == 0:
+        _remove_old(run, config)
+    return final
+
+
+def _fresh_directory(partial: Path) -> None:
+    if distributed.rank() != 0:
+        return
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed while writing
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"{partial}: cannot be made ({error.strerror}); free some space or change run.directory"
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> dict[str, Any]:
+    """Write a file through to the disk; returns its entry in the manifest."""
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); free some space or change run.directory"
+        ) from error
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _commit(partial: Path, final: Path, state: dict[str, Any], entries: dict[str, Any]) -> None:
+    """Rank 0: state, then manifest, then the final name."""
+    if distributed.rank() != 0:
+        return
+    entries["state.json"] = _write(partial / "state.json", _json(state))
+    _write(partial / MANIFEST, _json({"format": FORMAT, "files": entries}))
+    shutil.rmtree(final, ignore_errors=True)  # a damaged one that was passed over, and trained again to here
+    partial.rename(final)
+    handle = os.open(final.parent, os.O_RDONLY)
+    os.fsync(handle)  # the rename itself
+    os.close(handle)
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _remove_old(run: Path, config: CheckpointConfig) -> None:
+    """Keep the newest `keep` and every `keep_every`-th step."""
+    for path in checkpoints(run)[config.keep :]:
+        step = int(path.name.removeprefix("step-"))
+        if not (config.keep_every and step % config.keep_every == 0):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, newest first, sound or not."""
+    return sorted((run / "checkpoints").glob("step-" + "[0-9]" * 8), reverse=True)
+
+
+def newest_sound(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose files are all as written, and a line for each newer one passed over.
+
+    Ranks share the work of hashing and come to the same answer.
+
+    Raises:
+        UserError: there are complete checkpoints, but not one of them is sound.
+    """
+    passed_over = []
+    complete = False
+    for path in distributed.broadcast(checkpoints(run)):
+        complete = complete or (path / MANIFEST).exists()
+        problem = next((p for p in distributed.gather(_problem(path)) if p), None)
+        if problem is None:
+            return Checkpoint(path, json.loads((path / "state.json").read_bytes())), passed_over
+        passed_over.append(f"{path}: passed over, {problem}")
+    if complete:
+        remedy = "no sound checkpoint is left: restore one, or remove them all to start anew"
+        distributed.together(lambda: _refuse(f"{'; '.join(passed_over)}; {remedy}"))
+    return None, passed_over
+
+
+def _refuse(message: str) -> None:
+    raise UserError(message)
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with a checkpoint, as far as this rank looks: every `world_size`-th of its files."""
+    if not (path / MANIFEST).exists():
+        return f"it has no {MANIFEST}: its writing was cut off"
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        files = sorted(manifest["files"].items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        return f"{MANIFEST} is damaged ({type(error).__name__})"
+    if manifest.get("format") != FORMAT:
+        return f"its format is {manifest.get('format')}, this version reads {FORMAT}"
+    for name, entry in files[distributed.rank() :: distributed.world_size()]:
+        try:
+            with (path / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+        if found != entry["sha256"]:
+            return f"{name}: its hash is not the manifest's, the file is damaged"
+    return None

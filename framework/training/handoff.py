@@ -1,0 +1,70 @@
+"""The end of training: whole weights to a model directory that was read back and compared."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framework import __version__, distributed
+from framework.config import PretrainConfig
+from framework.errors import UserError
+from framework.model.huggingface import read_model_directory, write_model_directory
+from framework.stream.manifest import Manifest
+from framework.training.validation import HeldOut
+
+
+def write_model(
+    path: Path,
+    weights: dict[str, Tensor],
+    config: PretrainConfig,
+    manifest: Manifest,
+    step: int,
+    held_out: dict[str, HeldOut],
+) -> None:
+    """Rank 0 writes the model directory; the other ranks have no weights and do nothing."""
+    if distributed.rank() != 0:
+        return
+    write_model_directory(
+        path,
+        weights,
+        config.model,
+        tokenizer=manifest.tokenizer,
+        provenance=_provenance(config, manifest, step, held_out),
+        dtype=torch.bfloat16 if config.precision.dtype == "bf16" else torch.float32,
+    )
+
+
+def _provenance(config: PretrainConfig, manifest: Manifest, step: int, held_out: dict[str, HeldOut]) -> dict[str, Any]:
+    """Where the model comes from, for provenance.json and the model card."""
+    from dataclasses import asdict
+
+    return {
+        "loam_version": __version__,
+        "run": config.run.name,
+        "step": step,
+        "tokens_seen": step * config.batch.sequences * config.data.sequence_length,
+        "config": asdict(config),
+        "data_manifest_sha256": manifest.digest,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+        "corpora": {
+            name: {key: corpus.facts.get(key) for key in ("source", "licence")}
+            for name, corpus in manifest.corpora.items()
+        },
+        "held_out": {name: asdict(value) for name, value in held_out.items()},
+    }
+
+
+def sound_model_directory(path: Path) -> bool:
+    """Whether rank 0 finds a whole model directory there; every rank gets its answer."""
+    return bool(distributed.broadcast(distributed.rank() == 0 and _readable(path)))
+
+
+def _readable(path: Path) -> bool:
+    try:
+        read_model_directory(path)
+        json.loads((path / "provenance.json").read_bytes())
+    except (UserError, OSError, ValueError):
+        return False
+    return True

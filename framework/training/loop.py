@@ -1,0 +1,224 @@
+"""The training loop: position in, updates out, and a checkpoint wherever one may be needed."""
+
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from framework import distributed
+from framework.config import PretrainConfig
+from framework.distributed import together
+from framework.errors import UserError
+from framework.model.arithmetic import training_flops_per_token
+from framework.model.families import check_exportable
+from framework.model.transformer import Transformer, initialize
+from framework.stream.loader import TrainingRows, share_of
+from framework.stream.manifest import Manifest, read_manifest
+from framework.training import checkpoint as checkpoints
+from framework.training import state as engine_state
+from framework.training import summary
+from framework.training.checkpoint import Checkpoint
+from framework.training.engine import Engine, StepResult
+from framework.training.handoff import sound_model_directory, write_model
+from framework.training.metrics import Metrics
+from framework.training.schedule import learning_rate_factor
+from framework.training.tracker import open_tracker
+from framework.training.validation import HeldOut, Validation
+
+logger = logging.getLogger("loam")
+
+
+def train(config: PretrainConfig) -> None:
+    """Train from where the run stands to its last step, and hand the model over.
+
+    Raises:
+        UserError: data, configuration or checkpoint do not go together; see the messages.
+    """
+    run = Path(config.run.directory) / config.run.name
+    manifest = together(lambda: read_manifest(Path(config.data.path)))
+    together(lambda: _settle_model(config, manifest))
+    rows = together(
+        lambda: TrainingRows(
+            manifest, config.data.weights, config.data.sequence_length, config.data.lanes, config.data.seed
+        )
+    )
+    found = _checkpoint_to_resume(run, config, manifest)
+    if found is not None and found.state["step"] >= config.schedule.steps and sound_model_directory(run / "model"):
+        _say(f"{run}: complete and sound at step {found.state['step']}, nothing to do")
+        summary.show(run)
+        return
+    Trainer(run, config, manifest, rows, found).run_to_end()
+
+
+def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
+    """The vocabulary is the tokenizer's; and what is trained must be exportable, which shows now, not at the end."""
+    if config.model.vocabulary_size == 0:
+        config.model.vocabulary_size = manifest.vocabulary_size
+    if config.model.vocabulary_size < manifest.vocabulary_size:
+        raise UserError(
+            f"model.vocabulary_size: {config.model.vocabulary_size} is less than the {manifest.vocabulary_size} ids of "
+            f"{manifest.tokenizer}; leave it at 0 to take the tokenizer's"
+        )
+    check_exportable(config.model)
+
+
+def _checkpoint_to_resume(run: Path, config: PretrainConfig, manifest: Manifest) -> Checkpoint | None:
+    if config.run.resume == "never":
+        together(lambda: _refuse_existing(run))
+        return None
+    found, passed_over = checkpoints.newest_sound(run)
+    for line in passed_over:
+        _say(line)
+    if found is not None:
+        state = found.state
+        together(lambda: _check_same_run(found.path, state["identity"], _identity(config, manifest)))
+        _say(f"{found.path}: taken up at step {state['step']}, {state['sequences']} sequences into the data")
+    return found
+
+
+def _refuse_existing(run: Path) -> None:
+    if checkpoints.checkpoints(run):
+        raise UserError(f"run.name: {run} has checkpoints and run.resume=never; choose another name or run.resume=auto")
+
+
+def _identity(config: PretrainConfig, manifest: Manifest) -> dict[str, Any]:
+    """What must not change over a run: the model, and everything that the order of the data depends on."""
+    data = asdict(config.data)
+    del data["path"]  # the same shards may lie elsewhere
+    return {
+        "model": asdict(config.model),
+        "data": data,
+        "run.seed": config.run.seed,
+        "data manifest": manifest.digest,
+        "tokenizer": manifest.tokenizer_sha256,
+    }
+
+
+def _check_same_run(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    for part, value in now.items():
+        if saved.get(part) == value:
+            continue
+        if isinstance(value, dict) and isinstance(saved.get(part), dict):
+            name = next(key for key in value if saved[part].get(key) != value[key])
+            was, has = saved[part].get(name), value[name]
+            raise UserError(f"{part}.{name}: is {has}, {path} has {was}; set it back, or choose another run.name")
+        raise UserError(f"{path}: its {part} is another one ({saved.get(part)}, now {value}); choose another run.name")
+
+
+def _say(message: str) -> None:
+    """On the console once, in the log of every rank."""
+    logger.info(message)
+    if distributed.rank() == 0:
+        print(message, flush=True)
+
+
+class Trainer:
+    """One run: engine, data and record, from the first step that is missing to the last."""
+
+    def __init__(
+        self, run: Path, config: PretrainConfig, manifest: Manifest, rows: TrainingRows, found: Checkpoint | None
+    ) -> None:
+        self.run = run
+        self.config = config
+        self.manifest = manifest
+        self.rows = rows
+        self.step = found.state["step"] if found else 0
+        self.position = found.state["sequences"] if found else 0  # in sequences: all there is to know about the data
+        self.engine = self._build_engine(found)
+        self.validation = Validation(manifest, config.data.sequence_length, config.batch.micro)
+        self.flops_per_token = training_flops_per_token(config.model, config.data.sequence_length)
+        self.metrics = together(self._open_metrics)
+
+    def _build_engine(self, found: Checkpoint | None) -> Engine:
+        model = Transformer(self.config.model)
+        if found is None:
+            initialize(model, self.config.model, self.config.run.seed)
+            return Engine(model, self.config)
+        read = found.reader()
+        together(
+            lambda: model.load_state_dict(
+                {name: read(name, engine_state.MASTER) for name, _ in model.named_parameters()}
+            )
+        )
+        engine = Engine(model, self.config)
+        engine_state.restore(engine, read, found.state["optimizer_steps"])
+        return engine
+
+    def _open_metrics(self) -> Metrics | None:
+        if distributed.rank() != 0:
+            return None
+        tracker = open_tracker(self.config.tracker, self.run, asdict(self.config))
+        return Metrics(self.run, self.step, self.config.schedule.steps, self.config.run.log_every, tracker)
+
+    def run_to_end(self) -> None:
+        """Every step that is missing, then the hand-off; or, with `run.stop_after`, a checkpoint before it."""
+        last = self.config.schedule.steps
+        stop = min(last, self.config.run.stop_after or last)
+        held_out: dict[str, HeldOut] = {}
+        while self.step < stop:
+            started = time.perf_counter()
+            result = self._update()
+            seconds = time.perf_counter() - started
+            due = self.step % self.config.validation.every == 0 or self.step == last
+            held_out = self.validation(self.engine) if due else {}
+            record = self._record(result, seconds, held_out)
+            if self.metrics:
+                self.metrics.log(record)
+            if self.step % self.config.checkpoint.every == 0 or self.step == stop:
+                self._save(record)
+        if self.step >= last:
+            self._finish(held_out or self.validation(self.engine))
+        elif self.metrics:
+            self.metrics.say(f"{self.run}: stopped at step {self.step} as run.stop_after says; start again to go on")
+            self.metrics.close({})
+
+    def _update(self) -> StepResult:
+        share = share_of(distributed.rank(), self.engine.world_size, self.position, self.config.batch.sequences)
+        batch = self.rows.read(share)
+        factor = learning_rate_factor(self.config.schedule, self.step + 1)
+        result = self.engine.step(batch, self.config.optimizer.learning_rate * factor)
+        self.step += 1
+        self.position += self.config.batch.sequences
+        return result
+
+    def _record(self, result: StepResult, seconds: float, held_out: dict[str, HeldOut]) -> dict[str, Any]:
+        """One object of metrics.jsonl; the names are stable."""
+        config = self.config
+        tokens = config.batch.sequences * config.data.sequence_length
+        peak = config.cluster.peak_tflops * 1e12 * self.engine.world_size
+        drawn = self.rows.mixture.drawn(self.position)
+        return {
+            "step": self.step,
+            "train/loss": result.loss,
+            "train/gradient_norm": result.gradient_norm,
+            "train/learning_rate": config.optimizer.learning_rate * learning_rate_factor(config.schedule, self.step),
+            "train/step_seconds": seconds,
+            "train/tokens_per_second": tokens / seconds,
+            "train/mfu": self.flops_per_token * tokens / seconds / peak,
+            "data/sequences": self.position,
+            "data/tokens": self.position * config.data.sequence_length,
+            "data/batch_hash": result.batch_hash,
+            **{f"data/share/{name}": count / self.position for name, count in drawn.items()},
+            **{f"eval/{name}/loss": value.loss for name, value in held_out.items()},
+            **{f"eval/{name}/bits_per_byte": value.bits_per_byte for name, value in held_out.items()},
+        }
+
+    def _save(self, record: dict[str, Any]) -> None:
+        state = {
+            "step": self.step,
+            "sequences": self.position,
+            "optimizer_steps": engine_state.optimizer_steps(self.engine),
+            "identity": _identity(self.config, self.manifest),
+            "config": asdict(self.config),
+            "metrics": record,
+        }
+        checkpoints.save(self.run, engine_state.owned_state(self.engine), state, self.config.checkpoint)
+
+    def _finish(self, held_out: dict[str, HeldOut]) -> None:
+        weights = engine_state.whole_weights(self.engine)
+        together(lambda: write_model(self.run / "model", weights, self.config, self.manifest, self.step, held_out))
+        if self.metrics:
+            facts = summary.gather(self.run, self.config, self.manifest, self.rows, held_out, self.engine.world_size)
+            self.metrics.close(facts)
+            summary.show(self.run)

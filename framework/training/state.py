@@ -1,0 +1,134 @@
+"""Master weights and optimizer moments, whole and by plain name, out of and into any ZeRO stage.
+
+One parameter at a time, so that no rank ever holds more than one whole parameter beyond its shards.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framework import distributed
+from framework.training.engine import Engine
+
+MASTER = "master"  # the fp32 weight
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's first and second moment
+FIELDS = (MASTER, *MOMENTS)
+
+
+def owners(module: nn.Module, world_size: int) -> dict[str, int]:
+    """Which rank writes which parameter: each goes to the rank with the fewest elements so far."""
+    load = [0] * world_size
+    owner = {}
+    for name, parameter in module.named_parameters():
+        lightest = load.index(min(load))
+        owner[name] = lightest
+        load[lightest] += element_count(parameter)
+    return owner
+
+
+def element_count(parameter: nn.Parameter) -> int:
+    """Elements of the whole parameter; under ZeRO-3 what is here may be a shard or nothing."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Shape of the whole parameter, also under ZeRO-3."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def collect(engine: Engine, fields: tuple[str, ...] = FIELDS) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each parameter's name and its fields, whole, in fp32. Every rank must walk to the end: it is collective."""
+    for name, parameter in engine.module.named_parameters():
+        yield name, {field: _get(engine, parameter, field) for field in fields}
+
+
+def owned_state(engine: Engine) -> dict[str, Tensor]:
+    """What this rank writes to a checkpoint: `NAME/FIELD` to a tensor in host memory."""
+    owner = owners(engine.module, distributed.world_size())
+    mine = {}
+    for name, values in collect(engine):
+        if owner[name] == distributed.rank():
+            mine.update({f"{name}/{field}": value.detach().cpu().clone() for field, value in values.items()})
+    return mine
+
+
+def whole_weights(engine: Engine) -> dict[str, Tensor]:
+    """Every master weight by plain name, in host memory of rank 0; empty on the others."""
+    lead = distributed.rank() == 0
+    return {name: values[MASTER].detach().cpu().clone() for name, values in collect(engine, (MASTER,)) if lead}
+
+
+def optimizer_steps(engine: Engine) -> int:
+    """How many updates the optimizer has made; AdamW's bias correction depends on it."""
+    for state in _torch_optimizer(engine).state.values():
+        if "step" in state:
+            return int(state["step"])
+    return 0
+
+
+def restore(engine: Engine, read: Callable[[str, str], Tensor], steps: int) -> None:
+    """Set every master weight and moment to `read(name, field)`, and the optimizer's count of updates.
+
+    The module must have been given the same weights before DeepSpeed wrapped it: what is set here are the
+    fp32 copies, and the low-precision ones follow only at the next update.
+    """
+    engine.prime()
+    for name, parameter in engine.module.named_parameters():
+        for field in FIELDS:
+            _set(engine, parameter, field, read(name, field).to(engine.device, torch.float32))
+    optimizer = _torch_optimizer(engine)
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"] = torch.full_like(state["step"], steps) if torch.is_tensor(state["step"]) else steps
+    for group in optimizer.param_groups:
+        if "step" in group:
+            group["step"] = steps
+
+
+def _get(engine: Engine, parameter: nn.Parameter, field: str) -> Tensor:
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    if engine.plain:
+        return parameter.data if field == MASTER else engine.optimizer.state[parameter][field]
+    if field == MASTER:
+        return safe_get_full_fp32_param(parameter)
+    return safe_get_full_optimizer_state(parameter, field)
+
+
+def _set(engine: Engine, parameter: nn.Parameter, field: str, value: Tensor) -> None:
+    from deepspeed.utils import (
+        safe_set_full_fp32_param,
+        safe_set_full_optimizer_state,
+        safe_set_local_fp32_param,
+        safe_set_local_optimizer_state,
+    )
+
+    if engine.plain:
+        target = parameter.data if field == MASTER else engine.optimizer.state[parameter][field]
+        target.copy_(value)
+    elif engine.stage == 3:
+        # safe_set_full_... cuts the value into equal parts and fails where the ranks do not divide its size
+        part = _stage3_part(parameter, value)
+        if field == MASTER:
+            safe_set_local_fp32_param(parameter, part)
+        else:
+            safe_set_local_optimizer_state(parameter, part, field)
+    elif field == MASTER:
+        safe_set_full_fp32_param(parameter, value)
+    else:
+        safe_set_full_optimizer_state(parameter, value, field)
+
+
+def _stage3_part(parameter: Any, value: Tensor) -> Tensor:
+    """This rank's part of a parameter under ZeRO-3: equal parts of the flat value, the last one padded."""
+    size = parameter.ds_tensor.numel()
+    padded = torch.zeros(size * distributed.world_size(), dtype=value.dtype, device=value.device)
+    padded[: value.numel()] = value.flatten()
+    return padded.narrow(0, size * distributed.rank(), size)
+
+
+def _torch_optimizer(engine: Engine) -> torch.optim.Optimizer:
+    """The AdamW inside whatever DeepSpeed wrapped around it."""
+    return getattr(engine.optimizer, "optimizer", engine.optimizer)

@@ -1,0 +1,136 @@
+"""A prepared data directory of random documents, written with webdataset and json alone."""
+
+import hashlib
+import io
+import json
+import lzma
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import webdataset
+
+END_OF_TEXT = 0
+VOCABULARY = 512
+
+
+def make_data(
+    path: Path,
+    documents: dict[str, int],
+    weights: dict[str, float] | None = None,
+    blocks: int = 20,
+    longest: int = 90,
+    seed: int = 0,
+) -> Path:
+    """`documents[corpus]` random documents a corpus; lengths 2 to `longest`; token ids tell documents apart."""
+    random = np.random.default_rng(seed)
+    tokenizer = _tokenizer(path / "tokenizer" / "tokenizer.model")
+    corpora = {}
+    for name, count in documents.items():
+        train = [_document(random, longest) for _ in range(count)]
+        held_out = [_document(random, longest) for _ in range(4)]
+        text = b"x" * sum(len(d) for d in held_out)
+        corpora[name] = {
+            "weight": (weights or {}).get(name, 1.0),
+            "source": "random",
+            "licence": "CC0-1.0",
+            "documents_in": count + 4,
+            "documents_kept": count + 4,
+            "dropped": {},
+            "train": _split(path / "tokens", name, "train", train, blocks),
+            "validation": {
+                **_split(path / "tokens", name, "validation", held_out, 1),
+                "gzip_bytes": len(zlib.compress(text, 9)),
+                "xz_bytes": len(lzma.compress(text)),
+            },
+        }
+    manifest = {
+        "schema_version": 1,
+        "tokenizer": {
+            "path": "../tokenizer/tokenizer.model",
+            "sha256": hashlib.sha256(tokenizer).hexdigest(),
+            "vocabulary_size": VOCABULARY,
+            "end_of_text": END_OF_TEXT,
+        },
+        "dtype": "uint16",
+        "corpora": corpora,
+    }
+    (path / "tokens" / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def _document(random: np.random.Generator, longest: int) -> np.ndarray:
+    """Ids that are likelier the lower they are, so that there is something to learn."""
+    body = (random.beta(1, 4, random.integers(1, longest)) * (VOCABULARY - 1)).astype(np.uint16) + 1
+    return np.concatenate([[END_OF_TEXT], body]).astype(np.uint16)
+
+
+def _tokenizer(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the quick brown fox jumps over the lazy dog " * 5] * 20),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=VOCABULARY,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        control_symbols=["<|pad|>"],
+        bos_piece="<|endoftext|>",
+        bos_id=0,
+        unk_id=1,
+        eos_id=-1,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    path.write_bytes(model.getvalue())
+    return model.getvalue()
+
+
+def _split(folder: Path, name: str, split: str, documents: list[np.ndarray], blocks: int) -> dict:
+    file = folder / name / f"{split}-00000.tar"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    per_block = -(-len(documents) // blocks)
+    groups = [documents[i : i + per_block] for i in range(0, len(documents), per_block)]
+    with webdataset.TarWriter(str(file)) as writer:
+        for number, group in enumerate(groups):
+            lengths = np.array([len(d) for d in group], dtype=np.int32)
+            writer.write({"__key__": f"{number:06d}", "tokens.npy": np.concatenate(group), "lengths.npy": lengths})
+    members = {}
+    with tarfile.open(file) as tar:
+        members = {m.name: (m.offset_data, m.size) for m in tar.getmembers()}
+    content = file.read_bytes()
+    entries = []
+    for number, group in enumerate(groups):
+        tokens, lengths = members[f"{number:06d}.tokens.npy"], members[f"{number:06d}.lengths.npy"]
+        digest = hashlib.sha256(content[tokens[0] : sum(tokens)] + content[lengths[0] : sum(lengths)])
+        entries.append(
+            {
+                "tokens_offset": tokens[0],
+                "tokens_bytes": tokens[1],
+                "lengths_offset": lengths[0],
+                "lengths_bytes": lengths[1],
+                "tokens": sum(len(d) for d in group),
+                "documents": len(group),
+                "sha256": digest.hexdigest(),
+            }
+        )
+    total = sum(len(d) for d in documents)
+    return {
+        "documents": len(documents),
+        "tokens": total,
+        "bytes": total,
+        "shards": [
+            {
+                "path": f"{name}/{split}-00000.tar",
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "blocks": entries,
+            }
+        ],
+    }
