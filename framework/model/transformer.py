@@ -207,9 +207,12 @@ def _scale_frequencies(frequencies: Tensor, scaling: dict[str, float]) -> Tensor
 
 
 def rotate(x_BTHD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (i, i + D/2) by its angle, in fp32; the pairing is that of the Hugging Face weights."""
+    """Turn each pair (i, i + D/2) by its angle; the pairing is that of the Hugging Face weights.
+
+    The angles are fp32, so lower precisions are promoted and the turning is done in fp32.
+    """
     cosine, sine = rotation
-    first, second = x_BTHD.float().chunk(2, dim=-1)
+    first, second = x_BTHD.chunk(2, dim=-1)
     turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
     return turned.type_as(x_BTHD)
 
