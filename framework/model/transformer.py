@@ -36,9 +36,13 @@ class Transformer(nn.Module):
             self.output = nn.Linear(config.hidden_size, config.vocabulary_size, bias=False)
 
     def forward(
-        self, tokens_BT: Tensor, document_BT: Tensor | None = None, cache: KeyValueCache | None = None
+        self,
+        tokens_BT: Tensor,
+        document_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        last_only: bool = False,
     ) -> Tensor:
-        """Logits [B, T, V] in the dtype of the weights.
+        """Logits [B, T, V] in the dtype of the weights; with `last_only`, those of the last position, [B, 1, V].
 
         document_BT: int32, the number of each token's document within its row, in contiguous runs: positions
         restart with each, and attention does not cross them. With a `cache` there must be none: the tokens
@@ -57,7 +61,7 @@ class Transformer(nn.Module):
             x_BTC = block(x_BTC, rotation, document_BT, cache)
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
-        x_BTC = self.norm(x_BTC)
+        x_BTC = self.norm(x_BTC[:, -1:] if last_only else x_BTC)
         return self.embedding(x_BTC, as_output=True) if self.config.tied_embeddings else self.output(x_BTC)
 
     def _positions(self, tokens_BT: Tensor, document_BT: Tensor | None, cache: KeyValueCache | None) -> Tensor:
