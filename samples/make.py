@@ -248,7 +248,7 @@ def make_wiki(dictionary: Path, target: Path) -> None:
         text, date = wikitext(title, body)
         if title and text and pages.get(title, ("#REDIRECT",))[0].startswith("#REDIRECT"):
             pages[title] = (text, date)
-        for other in others:
+        for other in filter(None, others):
             pages.setdefault(other, (f"#REDIRECT [[{title}]]", date))
     pages["Talk:Free On-line Dictionary of Computing"] = (
         "The pages of this wiki are the entries of the Free On-line Dictionary of Computing, "

@@ -1,0 +1,1 @@
+"""Raw files to text shards, a tokenizer and token shards. `pipeline.prepare` is the way in."""

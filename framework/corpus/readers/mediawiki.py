@@ -1,0 +1,82 @@
+"""Wikis: MediaWiki XML exports ("dumps")."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+from framework.corpus.documents import Document
+from framework.corpus.readers.streams import open_stream
+from framework.errors import UserError
+
+_FILE, _CATEGORY = 6, 14  # MediaWiki's numbers of these namespaces, the same in every language
+
+
+def read_mediawiki(path: Path) -> Iterator[Document]:
+    """The articles of an export (.xml, compressed or not): the newest revision of each page, as plain text.
+
+    Markup, templates, tables, references, categories and images are taken out; headings, list items
+    and the words of links stay. Turned down here: pages outside the main namespace ("namespace") and
+    redirects ("redirect").
+
+    Raises:
+        UserError: the XML is damaged or cut off; the message names the last sound page.
+    """
+    for document, left_out in _pages(path):
+        if not document.rejected:
+            document.text = plain_text(document.text, left_out)
+        yield document
+
+
+def _pages(path: Path) -> Iterator[tuple[Document, re.Pattern[str]]]:
+    """Each page with its wikitext, and the pattern of link targets that are left out in this wiki."""
+    import mwxml
+
+    last = "the start of the file"
+    with open_stream(path) as stream:
+        try:
+            dump = mwxml.Dump.from_file(stream)
+            left_out = _left_out(dump.site_info.namespaces or [])
+            for page in dump:
+                yield _document(page), left_out
+                last = f"page {page.title!r}"
+        except UserError:
+            raise
+        # mwxml meets a page without title or a number that is none with Python's own errors
+        except (ParseError, mwxml.errors.MalformedXML, AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: damaged after {last} ({error}); fetch the file again") from error
+
+
+def _left_out(namespaces: list[Any]) -> re.Pattern[str]:
+    """What begins a link that shows no words of the article: in the wiki's own language and in English."""
+    names = {"File", "Image", "Category"}
+    for namespace in namespaces:
+        if namespace.id in (_FILE, _CATEGORY):
+            names |= {namespace.name, *(namespace.aliases or ())}
+    return re.compile(rf"\s*(?:{'|'.join(map(re.escape, sorted(names)))})\s*:", re.IGNORECASE)
+
+
+def _document(page: Any) -> Document:
+    document = Document(id=str(page.id), title=page.title)
+    if page.namespace != 0:
+        document.rejected = "namespace"
+    elif page.redirect is not None:
+        document.rejected = "redirect"
+    else:
+        for revision in page:  # oldest first
+            document.text = revision.text or ""
+    return document
+
+
+def plain_text(wikitext: str, left_out: re.Pattern[str]) -> str:
+    """The words of an article; links whose target matches `left_out` go with their captions."""
+    import mwparserfromhell
+
+    code = mwparserfromhell.parse(wikitext, skip_style_tags=False)
+    for table in code.filter_tags(matches=lambda tag: tag.tag == "table", recursive=False):
+        code.remove(table)
+    for link in code.filter_wikilinks(matches=lambda link: left_out.match(str(link.title)) is not None):
+        if code.contains(link):  # not gone already with a caption around it
+            code.remove(link)
+    return code.strip_code(normalize=True, collapse=True)

@@ -1,0 +1,80 @@
+"""Web crawls: WARC files (pages) and WET files (text that Common Crawl extracted)."""
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from framework.corpus.documents import Document
+from framework.corpus.readers.streams import open_stream
+from framework.errors import UserError
+
+MAXIMUM_BYTES = 64 << 20  # a larger record is no page; reading it whole would not be bounded
+_PAGES = ("text/html", "application/xhtml+xml")
+
+
+def read_warc(path: Path) -> Iterator[Document]:
+    """The pages of a crawl: the main content of each HTML response, the text of each WET conversion.
+
+    Navigation, banners and footers are left out by Resiliparse's rules (Bevendorff et al., 2018). The
+    encoding is the one that HTTP or the page declares, else a detected one.
+
+    Turned down here: responses with another status than 200 ("http_status"), that are not HTML
+    ("not_html") or larger than 64 MiB ("too_large").
+
+    Raises:
+        UserError: the file is damaged or cut off; the message names the last sound record.
+    """
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    wanted = WarcRecordType.response | WarcRecordType.conversion
+    last = "the start of the file"
+    with open_stream(path) as stream:
+        try:
+            for record in ArchiveIterator(stream, record_types=wanted, parse_http=False):
+                yield _document(record)
+                last = f"record {record.record_id}"
+        except (OSError, EOFError) as error:
+            raise UserError(f"{path}: damaged after {last} ({error}); fetch the file again") from error
+
+
+def _document(record: Any) -> Document:
+    url = record.headers.get("WARC-Target-URI") or ""
+    document = Document(id=record.record_id.strip("<>"), url=url)
+    declared = record.content_length
+    if declared > MAXIMUM_BYTES:
+        document.rejected = "too_large"
+        return document
+    record.freeze()
+    if record.content_length < declared:  # FastWARC gives what there is without a word
+        raise EOFError(f"{url} has {record.content_length:,} of its {declared:,} bytes")
+    if record.headers.get("WARC-Type") == "conversion":
+        document.text = record.reader.read().decode("utf-8", errors="replace")
+        return document
+    record.parse_http(auto_decode="all")
+    if record.http_headers is None or record.http_headers.status_code != 200:
+        document.rejected = "http_status"
+    elif record.http_content_type not in _PAGES:
+        document.rejected = "not_html"
+    else:
+        document.title, document.text = extract_html(record.reader.read(), record.http_charset)
+    return document
+
+
+def extract_html(page: bytes, charset: str | None) -> tuple[str, str]:
+    """Title and main content of a page, as plain text with its line structure."""
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+    from resiliparse.parse.html import HTMLTree
+
+    encoding = charset if charset and _is_encoding(charset) else detect_encoding(page, from_html_meta=True)
+    tree = HTMLTree.parse(bytes_to_str(page, encoding or "utf-8"))
+    return tree.title or "", extract_plain_text(tree, main_content=True, alt_texts=False)
+
+
+def _is_encoding(name: str) -> bool:
+    """Servers declare encodings that do not exist."""
+    try:
+        return codecs.lookup(name) is not None
+    except LookupError:
+        return False
