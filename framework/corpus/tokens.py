@@ -17,7 +17,8 @@ from framework.corpus.manifest import Block, Shard
 from framework.corpus.shards import ShardWriter, locate_members, read_texts
 from framework.corpus.stages import Facts
 
-_DOCUMENTS_AT_ONCE = 64  # given to SentencePiece in one call
+_DOCUMENTS_AT_ONCE = 64  # given to SentencePiece in one call, which spreads them over the cores
+_PART = 1 << 16  # characters of a long document that are encoded together
 
 
 def token_dtype(vocabulary_size: int) -> str:
@@ -46,7 +47,8 @@ def write_token_shards(
         text_shards: of that split, in order.
         tokenizer: a `SentencePieceProcessor`.
         config: sizes of shards and blocks.
-        minimum_blocks: how many there are at least, if there are as many documents.
+        minimum_blocks: how many blocks the tokens would fill at least if every block were full; a long
+            document takes the place of several.
         advance: called after each document.
 
     Returns:
@@ -76,12 +78,28 @@ def _write_spool(
     dtype, lengths = token_dtype(tokenizer.vocab_size()), []
     texts = itertools.chain.from_iterable(map(read_texts, text_shards))
     with spool.open("wb") as file:
-        while batch := list(itertools.islice(texts, _DOCUMENTS_AT_ONCE)):
-            for ids in tokenizer.encode(batch):
-                np.array([tokenizer.eos_id(), *ids], dtype=dtype).tofile(file)
-                lengths.append(len(ids) + 1)
+        while batch := [_parts(text) for text in itertools.islice(texts, _DOCUMENTS_AT_ONCE)]:
+            encoded = iter(tokenizer.encode([part for parts in batch for part in parts]))
+            for parts in batch:
+                ids = [tokenizer.eos_id(), *itertools.chain.from_iterable(itertools.islice(encoded, len(parts)))]
+                np.array(ids, dtype=dtype).tofile(file)
+                lengths.append(len(ids))
                 advance()
     return np.array(lengths, dtype=np.int32)
+
+
+def _parts(text: str) -> list[str]:
+    """The text in parts of about `_PART` characters, cut after newlines.
+
+    A newline is always a piece of its own, so the ids of the parts are the ids of the text. Whole, a long
+    text would take SentencePiece forty times its size in memory.
+    """
+    parts, start = [], 0
+    while len(text) - start > _PART:
+        end = text.rfind("\n", start, start + _PART) + 1 or text.find("\n", start + _PART) + 1 or len(text)
+        parts.append(text[start:end])
+        start = end
+    return [*parts, text[start:]] if start < len(text) else parts
 
 
 def _deal(lengths: NDArray[np.int32], block_tokens: int) -> Iterator[NDArray[np.int32]]:

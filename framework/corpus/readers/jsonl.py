@@ -24,10 +24,8 @@ def read_jsonl(path: Path) -> Iterator[Document]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path} line {number}: is no JSON ({error.msg} at column {error.colno}); mend or remove the line"
-            ) from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} line {number}: is no JSON ({error}); mend or remove the line") from error
         place = f"{path} line {number}"
         yield Document(
             id=str(_field(record, "id", (str, int), place) or f"{path.name}:{number}"),

@@ -45,7 +45,8 @@ def _pages(path: Path) -> Iterator[tuple[Document, re.Pattern[str]]]:
             raise
         # mwxml meets a page without title or a number that is none with Python's own errors
         except (ParseError, mwxml.errors.MalformedXML, AttributeError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: damaged after {last} ({error}); fetch the file again") from error
+            reason = str(error).split(": b'")[0]  # mwxml appends what follows in the file
+            raise UserError(f"{path}: damaged after {last} ({reason}); fetch the file again") from error
 
 
 def _left_out(namespaces: list[Any]) -> re.Pattern[str]:

@@ -38,7 +38,7 @@ class _CheckedStream(io.RawIOBase):
             data = self._stream.read(len(buffer))
         except _DAMAGE as error:
             raise UserError(
-                f"{self._path}: damaged after {self._read:,} bytes of its content ({error}); fetch the file again"
+                f"{self._path}: damaged beyond byte {self._read:,} of its content ({error}); fetch the file again"
             ) from error
         buffer[: len(data)] = data
         self._read += len(data)

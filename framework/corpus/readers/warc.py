@@ -20,7 +20,7 @@ def read_warc(path: Path) -> Iterator[Document]:
     encoding is the one that HTTP or the page declares, else a detected one.
 
     Turned down here: responses with another status than 200 ("http_status"), that are not HTML
-    ("not_html") or larger than 64 MiB ("too_large").
+    ("not_html"), larger than 64 MiB ("too_large") or not sound as HTTP ("bad_http").
 
     Raises:
         UserError: the file is damaged or cut off; the message names the last sound record.
@@ -51,13 +51,21 @@ def _document(record: Any) -> Document:
     if record.headers.get("WARC-Type") == "conversion":
         document.text = record.reader.read().decode("utf-8", errors="replace")
         return document
-    record.parse_http(auto_decode="all")
-    if record.http_headers is None or record.http_headers.status_code != 200:
+    if not record.is_http:
+        document.rejected = "not_html"
+        return document
+    try:
+        record.parse_http(auto_decode="all", quirks_mode=True)
+        page = record.reader.read()
+    except OSError:  # the record is whole, but what the server sent was not HTTP, or not encoded as it said
+        document.rejected = "bad_http"
+        return document
+    if record.http_headers.status_code != 200:
         document.rejected = "http_status"
     elif record.http_content_type not in _PAGES:
         document.rejected = "not_html"
     else:
-        document.title, document.text = extract_html(record.reader.read(), record.http_charset)
+        document.title, document.text = extract_html(page, record.http_charset)
     return document
 
 
