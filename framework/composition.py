@@ -27,7 +27,7 @@ def run_hydra(name: str, schema: type, job: Callable[[Any], None]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    ConfigStore.instance().store(name=f"{name}_schema", node=_typed_defaults(schema))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     failure: list[Exception] = []
 
@@ -46,6 +46,21 @@ def run_hydra(name: str, schema: type, job: Callable[[Any], None]) -> None:
         raise UserError(explain(error, schema)) from error
     if failure:
         raise failure[0]
+
+
+def _typed_defaults(schema: type) -> Any:
+    """The fields of `schema` with their declared defaults.
+
+    From the classes, not from instances, whose `__post_init__` would derive fields before the
+    overrides are known.
+    """
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.structured(schema)
+    for name, kind in typing.get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            node[name] = _typed_defaults(typing.cast(type, kind))
+    return node
 
 
 def _name_trial(composed: Any) -> None:

@@ -151,6 +151,7 @@ class Engine:
 
 def _import_deepspeed(cuda: bool) -> Any:
     """DeepSpeed, quiet, and on gloo where there is no GPU."""
+    os.environ.setdefault("LOCAL_RANK", "0")  # which DeepSpeed insists on, also for a lone process
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
@@ -160,4 +161,8 @@ def _import_deepspeed(cuda: bool) -> Any:
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
+    if not cuda:
+        # else it compiles a C++ collective at the first start, which takes a compiler and half a minute,
+        # and which only its inference uses
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framework import __version__, distributed
+from framework import distributed
 from framework.config import PretrainConfig
 from framework.errors import UserError
 from framework.model.huggingface import read_model_directory, write_model_directory
@@ -41,7 +41,6 @@ def _provenance(config: PretrainConfig, manifest: Manifest, step: int, held_out:
     from dataclasses import asdict
 
     return {
-        "loam_version": __version__,
         "run": config.run.name,
         "step": step,
         "tokens_seen": step * config.batch.sequences * config.data.sequence_length,

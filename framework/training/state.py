@@ -40,6 +40,7 @@ def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
 
 def collect(engine: Engine, fields: tuple[str, ...] = FIELDS) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Each parameter's name and its fields, whole, in fp32. Every rank must walk to the end: it is collective."""
+    _link_moments(engine)
     for name, parameter in engine.module.named_parameters():
         yield name, {field: _get(engine, parameter, field) for field in fields}
 
@@ -75,6 +76,7 @@ def restore(engine: Engine, read: Callable[[str, str], Tensor], steps: int) -> N
     fp32 copies, and the low-precision ones follow only at the next update.
     """
     engine.prime()
+    _link_moments(engine)
     for name, parameter in engine.module.named_parameters():
         for field in FIELDS:
             _set(engine, parameter, field, read(name, field).to(engine.device, torch.float32))
@@ -85,6 +87,17 @@ def restore(engine: Engine, read: Callable[[str, str], Tensor], steps: int) -> N
     for group in optimizer.param_groups:
         if "step" in group:
             group["step"] = steps
+
+
+def _link_moments(engine: Engine) -> None:
+    """Make DeepSpeed's stages 1 and 2 find the moments of every parameter group.
+
+    Version 0.19 links them once, after the first group's first update, when the state of the other groups
+    does not exist yet; `safe_get_full_optimizer_state` then fails for those.
+    """
+    if hasattr(engine.optimizer, "_hp_optimizer_states_linked"):
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def _get(engine: Engine, parameter: nn.Parameter, field: str) -> Tensor:
