@@ -232,7 +232,8 @@ def _transformers_logits(directory: Path, tokens: Tensor) -> Tensor:
 
 
 def _model_card(name: str, facts: Mapping[str, Any], config: ModelConfig) -> str:
-    rows = "\n".join(f"| {key} | {json.dumps(value, ensure_ascii=False)} |" for key, value in facts.items())
+    short = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
+    rows = "\n".join(f"| {key} | {value} |" for key, value in short.items())
     shape = "\n".join(f"| {key} | {value} |" for key, value in vars(config).items())
     return f"""---
 library_name: transformers
@@ -256,6 +257,8 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 | | |
 |---|---|
 {rows}
+
+More, such as the configuration of the run, stands in `provenance.json`.
 
 ## Shape
 
