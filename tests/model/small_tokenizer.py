@@ -5,7 +5,8 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
-WORDS = [
+WORDS = ["river", "stone", "the", "of", "grows", "tree", "Über", "naïve", "日本語", "мир", "loam", "soil"]
+WORDS += ["12", "1999", "running", "jumped", "a", "is"]
     "river",
     "stone",
     "the",
