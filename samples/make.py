@@ -15,6 +15,7 @@ import datetime
 import functools
 import gzip
 import io
+import itertools
 import json
 import re
 import string
@@ -241,9 +242,14 @@ REFERENCE = re.compile(r"\{([^{}]+)\}")
 
 
 def make_wiki(dictionary: Path, target: Path) -> None:
-    """FOLDOC as a MediaWiki export: a page for each entry, a redirect for each further headword."""
+    """FOLDOC as a MediaWiki export: a page for each entry, a redirect for each further headword.
+
+    Debian appends a few definitions of its own under another licence, after one headword that names
+    them; FOLDOC ends there.
+    """
     pages: dict[str, tuple[str, str]] = {}  # title: wikitext, date
-    for headwords, body in entries(dictionary):
+    foldoc = itertools.takewhile(lambda entry: entry[0][0].strip() != "Dictionary.debian", entries(dictionary))
+    for headwords, body in foldoc:
         title, *others = map(wiki_title, "%%%".join(headwords).split("%%%"))
         text, date = wikitext(title, body)
         if title and text and pages.get(title, ("#REDIRECT",))[0].startswith("#REDIRECT"):

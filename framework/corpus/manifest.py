@@ -27,12 +27,10 @@ it does not list does not exist. Its fields:
                     sha256                          of the first slice followed by the second
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from framework.corpus.digests import json_digest
 
 SCHEMA_VERSION = 1
 
@@ -110,17 +108,17 @@ class Manifest:
     dtype: str
     corpora: dict[str, Corpus]
 
-    def as_json(self) -> dict[str, Any]:
-        """The manifest as it is in the file."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+    def as_text(self) -> str:
+        """The manifest as it is in the file: the same content gives the same text."""
+        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=1) + "\n"
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: two manifests with the same digest describe the same tokens."""
-        return json_digest(self.as_json())
+        """SHA-256 of the file: two manifests with the same digest describe the same tokens."""
+        return hashlib.sha256(self.as_text().encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """Put the manifest in its place, whole or not at all."""
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(self.as_text(), encoding="utf-8")
         partial.replace(path)
