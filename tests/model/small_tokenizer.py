@@ -7,25 +7,6 @@ from pathlib import Path
 
 WORDS = ["river", "stone", "the", "of", "grows", "tree", "Über", "naïve", "日本語", "мир", "loam", "soil"]
 WORDS += ["12", "1999", "running", "jumped", "a", "is"]
-    "river",
-    "stone",
-    "the",
-    "of",
-    "grows",
-    "tree",
-    "Über",
-    "naïve",
-    "日本語",
-    "мир",
-    "loam",
-    "soil",
-    "12",
-    "1999",
-    "running",
-    "jumped",
-    "a",
-    "is",
-]
 
 
 @cache
