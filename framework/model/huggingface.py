@@ -16,7 +16,7 @@ from framework.config import ModelConfig
 from framework.errors import UserError
 from framework.model.families import TensorRule, check_exportable, family_of, from_json, tensor_rules, to_json
 from framework.model.tokenizer import load_tokenizer, read_json
-from framework.model.tokenizer_files import write_tokenizer_files
+from framework.model.tokenizer_files import check_tokenizer_files, write_tokenizer_files
 from framework.model.transformer import Transformer
 from framework.model.weights import read_weights, write_weights
 
@@ -201,13 +201,14 @@ def _verify(directory: Path, state: Mapping[str, Tensor], config: ModelConfig, d
     readers = {"loam": _own_logits}
     if importlib.util.find_spec("transformers"):
         readers["transformers"] = _transformers_logits
+        check_tokenizer_files(directory)
     tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
     for name, logits in readers.items():
         difference = (logits(directory, tokens) - expected).abs().max().item()
         if not difference <= tolerance:  # NaN is no agreement
             raise UserError(
-                f"{directory.name}: read back by {name}, its logits differ by {difference:.2g} "
-                f"(at most {tolerance:.2g} is rounding); the directory was not written"
+                f"model directory: read back by {name}, its logits differ by {difference:.2g}, and at most "
+                f"{tolerance:.2g} is rounding; it was not written, report this with its configuration"
             )
     return {"verified_with": name, "maximum_difference": difference}
 

@@ -28,8 +28,7 @@ def write_tokenizer_files(source: Path, directory: Path) -> dict[str, Any]:
     """Put the tokenizer of `source` into a model directory; return its bos, eos and pad token ids by their keys.
 
     `source`: a `tokenizer.model` of Loam's, or a directory that holds nothing but that, or a model directory
-    of any origin, whose files are copied as they are. Raises UserError where there is no tokenizer, or where
-    `transformers`, if installed, would not give the ids that SentencePiece gives.
+    of any origin, whose files are copied as they are. Raises UserError where there is no such tokenizer.
     """
     if source.is_dir() and any((source / name).exists() for name in ("tokenizer_config.json", "tokenizer.json")):
         tokenizer = load_tokenizer(source)
@@ -52,8 +51,13 @@ def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceToke
     is installed, the `tokenizer.json` that it builds from them.
     """
     tokenizer = SentencePieceTokenizer(model_file, directory)
+    missing = [symbol for symbol in RESERVED if tokenizer.control(symbol) is None]
+    if missing:
+        raise UserError(
+            f"{model_file}: lacks the control symbol {missing[0]} and so is none of Loam's; "
+            "give a directory that has its tokenizer_config.json too"
+        )
     shutil.copyfile(model_file, directory / "tokenizer.model")
-    reserved = [symbol for symbol in RESERVED if tokenizer.control(symbol) is not None]
     settings = {
         "tokenizer_class": "LlamaTokenizer",
         "legacy": False,
@@ -62,29 +66,38 @@ def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceToke
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
         "unk_token": "<unk>",
-        "bos_token": END_OF_TEXT if END_OF_TEXT in reserved else None,
-        "eos_token": END_OF_TEXT if END_OF_TEXT in reserved else None,
-        "pad_token": PADDING if PADDING in reserved else None,
-        "additional_special_tokens": [symbol for symbol in reserved if symbol not in (END_OF_TEXT, PADDING)],
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "pad_token": PADDING,
+        "additional_special_tokens": [symbol for symbol in RESERVED if symbol not in (END_OF_TEXT, PADDING)],
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     if importlib.util.find_spec("transformers"):
-        _write_json_tokenizer(tokenizer, model_file, directory)
+        from transformers import AutoTokenizer
+
+        AutoTokenizer.from_pretrained(directory).backend_tokenizer.save(str(directory / "tokenizer.json"))
     return tokenizer
 
 
-def _write_json_tokenizer(tokenizer: Tokenizer, model_file: Path, directory: Path) -> None:
-    """Let `transformers` build `tokenizer.json`, and hold what it then reads against SentencePiece."""
+def check_tokenizer_files(directory: Path) -> None:
+    """Hold what `transformers` reads from a whole model directory against SentencePiece.
+
+    Which class it takes depends on `config.json` too, so that must be there. Only tokenizers of Loam's are
+    held to this: those of others may add a space or a token of their own. Raises UserError at the first
+    text that becomes other ids, or does not come back.
+    """
     from transformers import AutoTokenizer
 
-    AutoTokenizer.from_pretrained(directory).backend_tokenizer.save(str(directory / "tokenizer.json"))
+    tokenizer = load_tokenizer(directory)
+    if not isinstance(tokenizer, SentencePieceTokenizer) or tokenizer.control(END_OF_TEXT) is None:
+        return
     theirs = AutoTokenizer.from_pretrained(directory)
     for text in _sample_texts(tokenizer):
         ids = tokenizer.encode(text)
         if theirs.encode(text) != ids or theirs.decode(ids) != text:
             raise UserError(
-                f"{model_file}: transformers would read {text!r} as other ids than SentencePiece does; "
-                "train the tokenizer with framework.prepare, or give the directory with its own tokenizer_config.json"
+                f"tokenizer.model: transformers reads {text!r} as other ids than SentencePiece; "
+                "train the tokenizer with framework.prepare"
             )
 
 

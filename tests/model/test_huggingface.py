@@ -9,6 +9,7 @@ from framework.config import ModelConfig
 from framework.errors import UserError
 from framework.model import huggingface
 from framework.model.huggingface import assemble, check_exportable, read_model_directory, write_model_directory
+from framework.model.tokenizer import load_tokenizer
 from framework.model.transformer import Transformer
 from tests.model import small_tokenizer
 from tests.model.shapes import CONFIGS, GPT2, ROPE_SCALING, random_model, random_tokens
@@ -96,7 +97,7 @@ def test_their_models_here_and_back(name, options, tmp_path, tokenizer):
 @every_shape
 @torch.no_grad()
 def test_our_models_there_and_back(config, tmp_path, tokenizer):
-    pytest.importorskip("transformers")
+    AutoTokenizer = pytest.importorskip("transformers").AutoTokenizer
     model = random_model(widened(config))
     tokens = random_tokens(model.config, 2, 40)
     write_model_directory(tmp_path / "m", model.state_dict(), model.config, tokenizer=tokenizer, provenance={})
@@ -105,6 +106,9 @@ def test_our_models_there_and_back(config, tmp_path, tokenizer):
     read = read_model_directory(tmp_path / "m")
     assert read.config == model.config
     assert read.tokenizer == tmp_path / "m"
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "m"), load_tokenizer(read.tokenizer)
+    assert all(theirs.encode(text) == ours.encode(text) for text in small_tokenizer.texts())
+    assert theirs.eos_token_id == 1
     assert read.state.keys() == model.state_dict().keys()
     assert all(torch.equal(read.state[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -182,6 +186,19 @@ def test_a_directory_that_reads_back_differently_is_refused_and_the_old_one_kept
         write_model_directory(directory, model.state_dict(), model.config, tokenizer=tokenizer, provenance={})
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
     assert [entry.name for entry in directory.parent.iterdir()] == ["model"]
+
+
+def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(written, tmp_path, tokenizer):
+    directory, model = written
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        (source / name).write_bytes((directory / name).read_bytes())
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    (source / "tokenizer_config.json").write_text(json.dumps(settings | {"add_prefix_space": True}))
+    with pytest.raises(UserError, match=r"tokenizer\.model: transformers reads .* as other ids"):
+        write_model_directory(tmp_path / "m", model.state_dict(), model.config, tokenizer=source, provenance={})
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_sound_directory_replaces_the_old_one_but_no_other_thing(written, tokenizer):
