@@ -60,6 +60,8 @@ def _typed_defaults(schema: type) -> Any:
     for name, kind in typing.get_type_hints(schema).items():
         if dataclasses.is_dataclass(kind):
             node[name] = _typed_defaults(typing.cast(type, kind))
+        elif typing.get_origin(kind) is dict:
+            OmegaConf.set_struct(node[name], False)  # its keys are the user's
     return node
 
 
@@ -84,32 +86,48 @@ def validated(composed: Any, schema: type) -> tuple[Any, str]:
 def from_yaml(resolved: str, schema: type) -> Any:
     """An instance of `schema` from what `validated` wrote."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(resolved)))
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(resolved)))
+    except OmegaConfBaseException as error:  # a field added with +
+        raise UserError(explain(error, schema)) from error
 
 
 def explain(error: Exception, schema: type) -> str:
     """One line for an error of Hydra or OmegaConf: the field, what is wrong, what would be right."""
+    from hydra.errors import OverrideParseException
+
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
-    full_key = re.search(r"full_key: (\S+)", text)
-    override = re.search(r"Could not override '([^']+)'", text)
-    missing_group = re.search(
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be understood; write field=value, in quotes where the shell needs them"
+    group = re.search(
         r"Could not find '([^']+)'\s+Available options in '([^']+)':\s+(.*?)(?:\n\n|\nConfig|$)", text, re.S
     )
-    if missing_group:
-        path, group, options = missing_group.groups()
+    if group:
+        path, name, options = group.groups()
         choices = " | ".join(options.split())
-        return f"{group}: there is no {path.removeprefix(group + '/')!r}; choose {choices}"
-    field = (override or full_key).group(1) if (override or full_key) else ""
-    known = list(field_names(schema))
-    if field and field not in known and re.search(r"[Kk]ey '.*' (is )?not in", text):
-        near = difflib.get_close_matches(field, known, n=1, cutoff=0.5) or [
-            name for name in known if name.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]
-        ]
-        hint = f"did you mean {near[0]}?" if near else "--help lists the fields"
-        return f"{field}: there is no such field; {hint}"
-    first = next(line for line in text.splitlines() if line.strip() and not line.startswith("Error merging"))
-    return f"{field + ': ' if field and field not in first else ''}{first.strip()}; --help lists the fields"
+        return f"{name}: there is no {path.removeprefix(name + '/')!r}; choose {choices}"
+    named = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    field = named.group(1) if named else ""
+    if field and re.search(r"[Kk]ey '.*' (is )?not in", text):
+        return f"{field}: there is no such field; {_nearest(field, list(field_names(schema)))}"
+    reason = next(line.strip() for line in reversed(text.splitlines()) if _tells(line))
+    return f"{field + ': ' if field and field not in reason else ''}{reason}; --help lists the fields"
+
+
+def _tells(line: str) -> bool:
+    """Whether a line of an error says what is wrong, rather than where in the library."""
+    return bool(line.strip()) and not line.strip().startswith(
+        ("full_key", "object_type", "reference_type", "Error merging")
+    )
+
+
+def _nearest(field: str, known: list[str]) -> str:
+    """A hint at the field that was probably meant: the same word elsewhere, or a similar one."""
+    same_word = [name for name in known if name.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
+    near = same_word or difflib.get_close_matches(field, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else "--help lists the fields"
 
 
 def field_names(schema: type, prefix: str = "") -> Iterator[str]:

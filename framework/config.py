@@ -357,6 +357,12 @@ class PretrainConfig:
             part.check()
         self.batch.check(self.data.lanes, world_size)
         require(
+            self.precision.dtype == "fp32" or self.zero.stage > 0,
+            "precision.dtype",
+            "bf16 with zero.stage=0 would accumulate gradients in bf16",
+            "choose zero=stage1, which gives the same updates",
+        )
+        require(
             self.data.sequence_length <= self.model.maximum_positions,
             "data.sequence_length",
             f"{self.data.sequence_length} exceeds model.maximum_positions={self.model.maximum_positions}",

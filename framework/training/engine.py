@@ -60,8 +60,8 @@ class Engine:
         share = config.batch.sequences // self.world_size
         self.micro = min(config.batch.micro, share)
         self.accumulation = share // self.micro
-        # Stage 0 in fp32 is torch's own optimizer, whose clipping in DeepSpeed hides the norm: done here instead.
-        self.plain = self.stage == 0 and not self.low_precision
+        # Stage 0 is torch's own optimizer, whose clipping in DeepSpeed hides the norm: done here instead.
+        self.plain = self.stage == 0
         model.to(self.device)
         self._engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,

@@ -1,5 +1,6 @@
 """Wikis: MediaWiki XML exports ("dumps")."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from framework.corpus.documents import Document
 from framework.corpus.readers.streams import open_stream
 from framework.errors import UserError
 
+# What mwxml raises where a title is missing, a number is none, or the XML is of another kind.
+_FOREIGN = (AssertionError, AttributeError, TypeError, ValueError)
 _FILE, _CATEGORY = 6, 14  # MediaWiki's numbers of these namespaces, the same in every language
 
 
@@ -43,9 +46,10 @@ def _pages(path: Path) -> Iterator[tuple[Document, re.Pattern[str]]]:
                 last = f"page {page.title!r}"
         except UserError:
             raise
-        # mwxml meets a page without title or a number that is none with Python's own errors
-        except (ParseError, mwxml.errors.MalformedXML, AttributeError, TypeError, ValueError) as error:
-            reason = str(error).split(": b'")[0]  # mwxml appends what follows in the file
+        except (ParseError, mwxml.errors.MalformedXML, *_FOREIGN) as error:
+            reason = (
+                str(error).split(": b'")[0] or "it is no MediaWiki export"
+            )  # mwxml appends what follows in the file
             raise UserError(f"{path}: damaged after {last} ({reason}); fetch the file again") from error
 
 
@@ -75,9 +79,11 @@ def plain_text(wikitext: str, left_out: re.Pattern[str]) -> str:
     import mwparserfromhell
 
     code = mwparserfromhell.parse(wikitext, skip_style_tags=False)
-    for table in code.filter_tags(matches=lambda tag: tag.tag == "table", recursive=False):
-        code.remove(table)
-    for link in code.filter_wikilinks(matches=lambda link: left_out.match(str(link.title)) is not None):
-        if code.contains(link):  # not gone already with a caption around it
-            code.remove(link)
+    unwanted = [
+        *code.filter_tags(matches=lambda tag: tag.tag in ("table", "ref")),
+        *code.filter_wikilinks(matches=lambda link: left_out.match(str(link.title)) is not None),
+    ]
+    for node in unwanted:
+        with contextlib.suppress(ValueError):  # it went with one around it
+            code.remove(node)
     return code.strip_code(normalize=True, collapse=True)

@@ -45,28 +45,39 @@ def _document(record: Any) -> Document:
     if declared > MAXIMUM_BYTES:
         document.rejected = "too_large"
         return document
-    record.freeze()
-    if record.content_length < declared:  # FastWARC gives what there is without a word
-        raise EOFError(f"{url} has {record.content_length:,} of its {declared:,} bytes")
+    block = record.reader.read()
+    if len(block) < declared:  # FastWARC gives what there is without a word
+        raise EOFError(f"{url} has {len(block):,} of its {declared:,} bytes")
     if record.headers.get("WARC-Type") == "conversion":
-        document.text = record.reader.read().decode("utf-8", errors="replace")
-        return document
-    if not record.is_http:
+        document.text = block.decode("utf-8", errors="replace")
+    elif record.is_http:
+        _read_response(document, block)
+    else:
         document.rejected = "not_html"
-        return document
+    return document
+
+
+def _read_response(document: Document, block: bytes) -> None:
+    """Fill `document` from an HTTP response, or say why not."""
+    from fastwarc.warc import WarcRecord
+
+    response = WarcRecord()  # apart from the crawl's own record: bad HTTP would stop the iteration over the file
+    response.set_bytes_content(block)
+    response.is_http = True
     try:
-        record.parse_http(auto_decode="all", quirks_mode=True)
-        page = record.reader.read()
-    except OSError:  # the record is whole, but what the server sent was not HTTP, or not encoded as it said
+        response.parse_http(auto_decode="all", quirks_mode=True)
+        page = response.reader.read()
+    except OSError:
+        page = None
+    status = response.http_headers.status_code if page is not None else None
+    if status is None:
         document.rejected = "bad_http"
-        return document
-    if record.http_headers.status_code != 200:
+    elif status != 200:
         document.rejected = "http_status"
-    elif record.http_content_type not in _PAGES:
+    elif response.http_content_type not in _PAGES:
         document.rejected = "not_html"
     else:
-        document.title, document.text = extract_html(page, record.http_charset)
-    return document
+        document.title, document.text = extract_html(page, response.http_charset)
 
 
 def extract_html(page: bytes, charset: str | None) -> tuple[str, str]:
