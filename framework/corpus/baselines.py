@@ -5,7 +5,10 @@ import zlib
 
 
 class Baselines:
-    """Sizes of the concatenation of texts under `gzip -9` and `xz -9`, in bytes, taken in one pass."""
+    """Sizes of the concatenation of texts under `gzip -9` and `xz -9`, in bytes, taken in one pass.
+
+    The tools themselves come out within 0.2 %: gzip searches a little differently from zlib.
+    """
 
     def __init__(self) -> None:
         self._gzip = zlib.compressobj(9, wbits=31)

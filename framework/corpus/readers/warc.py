@@ -68,12 +68,11 @@ def _read_response(document: Document, block: bytes) -> None:
         response.parse_http(auto_decode="all", quirks_mode=True)
         page = response.reader.read()
     except OSError:
-        page = None
-    status = response.http_headers.status_code if page is not None else None
-    if status is None:
         document.rejected = "bad_http"
-    elif status != 200:
-        document.rejected = "http_status"
+        return
+    status = response.http_headers.status_code
+    if status != 200:
+        document.rejected = "http_status" if status else "bad_http"
     elif response.http_content_type not in _PAGES:
         document.rejected = "not_html"
     else:

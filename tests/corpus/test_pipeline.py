@@ -1,0 +1,167 @@
+"""Preparation as a whole: the same bytes again, kept where it is sound, done again where it is not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from framework.config import PrepareConfig
+from framework.corpus import pipeline
+from framework.corpus.pipeline import prepare
+from tests.corpus.conftest import ROOT
+from tests.corpus.texts import random_documents, write_jsonl
+
+
+def contents(output: str) -> dict[str, bytes]:
+    return {str(p.relative_to(output)): p.read_bytes() for p in Path(output).rglob("*") if p.is_file()}
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if not line.startswith("manifest: ")]
+
+
+def test_the_same_inputs_give_the_same_bytes_anywhere(small: PrepareConfig, tmp_path: Path) -> None:
+    first = prepare(small)
+    small.output = str(tmp_path / "elsewhere")
+    second = prepare(small)
+    assert first.digest == second.digest
+    assert contents(str(tmp_path / "data")) == contents(small.output)
+    assert len(first.corpora["first"].train.shards) > 1
+    assert str(tmp_path).encode() not in b"".join(contents(small.output).values())
+
+
+def test_a_second_run_keeps_everything(small: PrepareConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(small)
+    shards = {path: path.stat() for path in Path(small.output).rglob("*.tar")}
+    capsys.readouterr()
+    prepare(small)
+    assert said(capsys) == [
+        f"{label}: sound, kept" for label in ("first text", "second text", "tokenizer", "first tokens", "second tokens")
+    ]
+    assert all(path.stat() == before for path, before in shards.items())
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damaged_output_is_made_again_and_nothing_else(
+    small: PrepareConfig, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    prepare(small)
+    before = contents(small.output)
+    shard = Path(small.output) / "tokens/second/train-00000.tar"
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 1
+    if damage == "remove":
+        shard.unlink()
+    else:
+        shard.write_bytes(content if damage == "flip" else content[:-512])
+    capsys.readouterr()
+    prepare(small)
+    reason = "missing" if damage == "remove" else "damaged"
+    lines = said(capsys)
+    assert f"second tokens: train-00000.tar is {reason}; made again" in lines
+    assert sum("kept" in line for line in lines) == 4
+    assert contents(small.output) == before
+
+
+def test_a_damaged_stamp_is_no_proof(small: PrepareConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(small)
+    (Path(small.output) / "tokenizer/stage.json").write_text('{"inputs"')
+    capsys.readouterr()
+    prepare(small)
+    lines = said(capsys)
+    assert "tokenizer: has no readable stamp; made again" in lines
+    assert "first tokens: sound, kept" in lines  # the tokenizer came out the same
+
+
+def test_changed_input_is_read_again_with_all_that_follows(
+    small: PrepareConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(small)
+    write_jsonl(tmp_path / "raw/second.jsonl.gz", random_documents(90, seed=3))
+    capsys.readouterr()
+    prepare(small)
+    lines = said(capsys)
+    assert "first text: sound, kept" in lines
+    for label in ("second text", "tokenizer", "first tokens", "second tokens"):
+        assert f"{label}: its inputs or settings have changed; made again" in lines
+
+
+def test_weights_reach_the_manifest_without_reading_anything_again(
+    small: PrepareConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(small)
+    small.corpora["second"].weight = 9
+    capsys.readouterr()
+    prepare(small)
+    assert sum("sound, kept" in line for line in said(capsys)) == 5
+    manifest = json.loads((Path(small.output) / "tokens/manifest.json").read_text())
+    assert [corpus["weight"] for corpus in manifest["corpora"].values()] == [3, 9]
+
+
+def test_an_interrupted_run_leaves_no_manifest_of_what_is_gone(
+    small: PrepareConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(small)
+    old_shard = (Path(small.output) / "tokens/first/train-00000.tar").read_bytes()
+    small.shards.block_tokens = 300
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_token_shards", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(small)
+    assert not (Path(small.output) / "tokens/manifest.json").exists()
+    assert not list(Path(small.output).rglob(".*"))
+    assert (Path(small.output) / "tokens/first/train-00000.tar").read_bytes() == old_shard
+    assert prepare(small).corpora["first"].train.tokens > 0
+
+
+def test_leftovers_of_a_killed_run_are_cleared(small: PrepareConfig) -> None:
+    leftover = Path(small.output) / "text/.first.partial/train-00000.tar"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half")
+    prepare(small)
+    assert not leftover.parent.exists()
+
+
+def test_the_table_accounts_for_every_document(small: PrepareConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = prepare(small)
+    captured = capsys.readouterr()
+    corpus = manifest.corpora["first"]
+    [row] = [line for line in captured.out.splitlines() if "first" in line]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    size = corpus.train.bytes + corpus.validation.bytes
+    tokens = corpus.train.tokens + corpus.validation.tokens
+    assert cells[:4] == ["first", "120", "120", "none"]
+    assert cells[4:7] == [f"{n:,}" for n in (size, corpus.train.tokens, corpus.validation.tokens)]
+    assert float(cells[7]) == pytest.approx(tokens / size, abs=5e-4)
+    assert manifest.digest[:16] in captured.err
+    assert "\x1b" not in captured.err + captured.out
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from framework.config import CorpusConfig\n"
+        "from framework.corpus.texts import write_text_shards\n"
+        "write_text_shards(Path(sys.argv[2]), 'x', CorpusConfig(), [Path(sys.argv[1])], 0.01, 10**9, lambda: None)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+
+    def peak(documents: int) -> int:  # MiB
+        raw, output = tmp_path / f"{documents}.jsonl", tmp_path / str(documents)
+        output.mkdir()
+        body = "word " * 2000
+        with raw.open("w") as file:
+            file.writelines(f'{{"text": "{number} {body}"}}\n' for number in range(documents))
+        command = [sys.executable, "-c", program, str(raw), str(output)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return int(subprocess.run(command, capture_output=True, check=True, env=environment).stdout) // 1024
+
+    assert peak(8000) - peak(800) < 24  # 80 MB of text against 8 MB

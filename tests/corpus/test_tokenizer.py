@@ -1,0 +1,101 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+
+from framework.config import TokenizerConfig
+from framework.corpus.shards import ShardWriter, encode_text, read_texts
+from framework.corpus.tokenizer import load_tokenizer, train_tokenizer
+from framework.corpus.tokens import write_token_shards
+from tests.corpus.conftest import Prepared
+from tests.corpus.texts import ODD_TEXTS, random_documents
+
+
+@pytest.fixture(scope="module")
+def tokenizer(samples: Prepared) -> Any:
+    return sentencepiece.SentencePieceProcessor(model_file=str(samples.output / "tokenizer/tokenizer.model"))
+
+
+def text_shard(directory: Path, texts: list[str]) -> Path:
+    with ShardWriter(directory, "train", 10**9) as writer:
+        for number, text in enumerate(texts):
+            writer.write(f"{number:04d}", encode_text(text, {}))
+    return writer.paths[0]
+
+
+def test_every_sample_document_survives_the_round_trip(samples: Prepared, tokenizer: Any) -> None:
+    count = 0
+    for path in sorted(samples.output.glob("text/*/*.tar")):
+        for text in itertools.islice(read_texts(path), 400):
+            assert tokenizer.decode(tokenizer.encode(text)) == text
+            count += 1
+    assert count > 1000
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=lambda text: repr(text[:20]))
+def test_odd_texts_survive_the_round_trip_without_reserved_ids(tokenizer: Any, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not any(tokenizer.is_control(i) or tokenizer.is_unknown(i) for i in ids)
+
+
+def test_the_reserved_ids(tokenizer: Any) -> None:
+    pieces = ["<unk>", "<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "\n"]
+    assert [tokenizer.id_to_piece(i) for i in range(8)] == pieces
+    assert all(tokenizer.is_control(i) for i in range(1, 7))
+    assert [tokenizer.is_byte(i) for i in range(8, 265)] == [True] * 256 + [False]
+    assert (tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.bos_id()) == (1, 2, -1)
+    assert tokenizer.vocab_size() == 4096
+
+
+def test_newlines_and_digits_stand_alone(tokenizer: Any) -> None:
+    assert tokenizer.encode("\n\n\n") == [7, 7, 7]
+    assert len(tokenizer.encode("31415")) == 5
+    learned = [tokenizer.id_to_piece(i) for i in range(264, 4096)]
+    assert not [piece for piece in learned if len(piece.strip("▁")) > 1 and any(c.isdigit() for c in piece)]
+    assert "▁▁▁▁" in learned  # runs of spaces are learned: program text indents
+
+
+def test_training_is_deterministic_and_heeds_the_sample_size(tmp_path: Path) -> None:
+    texts = [document["text"] for document in random_documents(300, seed=5)]
+    size = sum(len(text.encode()) for text in texts)
+    shard = text_shard(tmp_path, texts)
+
+    def model(name: str, **settings: int) -> bytes:
+        (tmp_path / name).mkdir()
+        train_tokenizer(tmp_path / name, TokenizerConfig(vocabulary_size=600, **settings), [shard], size)
+        return (tmp_path / name / "tokenizer.model").read_bytes()
+
+    assert model("one") == model("two")
+    assert model("half", sample_bytes=size // 2) == model("half again", sample_bytes=size // 2)
+    assert model("other half", sample_bytes=size // 2, seed=1) != (tmp_path / "half/tokenizer.model").read_bytes()
+
+
+def test_lines_longer_than_sentencepiece_takes_are_learned_from(tmp_path: Path) -> None:
+    text = " ".join(document["text"].replace("\n", " ") for document in random_documents(100, seed=6))
+    assert len(text) > 50_000
+    train_tokenizer(tmp_path, TokenizerConfig(vocabulary_size=600), [text_shard(tmp_path, [text])], len(text))
+    processor = load_tokenizer(tmp_path)
+    assert len(processor.encode(text)) < len(text) / 1.8  # nothing learned would be a token a byte
+    assert processor.decode(processor.encode(text)) == text
+
+
+def test_a_document_longer_than_what_is_encoded_at_once(tmp_path: Path, tokenizer: Any) -> None:
+    from framework.config import ShardConfig
+
+    texts = [
+        "A line of words.\n" * 9000,
+        "no newline at all " * 8000,
+        "\n" * 70_000,
+        "x\n" + "word " * 20_000 + "\nend",
+    ]
+    write_token_shards(tmp_path, "validation", [text_shard(tmp_path, texts)], tokenizer, ShardConfig(), 1, lambda: None)
+    import webdataset
+
+    [sample] = webdataset.WebDataset(str(tmp_path / "validation-00000.tar"), shardshuffle=False).decode()
+    expected = [[1, *tokenizer.encode(text)] for text in texts]
+    assert sample["lengths.npy"].tolist() == [len(ids) for ids in expected]
+    assert sample["tokens.npy"].tolist() == list(itertools.chain.from_iterable(expected))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["train-00000.tar", "validation-00000.tar"]
