@@ -11,7 +11,7 @@ from pathlib import Path
 
 from framework.config import CorpusConfig, PrepareConfig
 from framework.corpus.digests import file_digest
-from framework.corpus.manifest import Corpus, HeldOut, Manifest, Split, Tokenizer
+from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import find_files, library_versions
 from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, ensure
@@ -134,9 +134,14 @@ def _manifest(config: PrepareConfig, texts: dict[str, Stage], tokenizer: Stage, 
     corpora = {}
     for name, corpus in config.corpora.items():
         read, encoded = texts[name].facts, tokens[name].facts
-        for split in SPLITS:
-            for shard in encoded[split]["shards"]:
-                shard["path"] = f"{name}/{shard['path']}"
+        splits = {
+            split: {
+                **read[split],
+                "tokens": encoded[split]["tokens"],
+                "shards": [_shard(name, shard) for shard in encoded[split]["shards"]],
+            }
+            for split in SPLITS
+        }
         corpora[name] = Corpus(
             weight=corpus.weight,
             source=corpus.source,
@@ -144,10 +149,16 @@ def _manifest(config: PrepareConfig, texts: dict[str, Stage], tokenizer: Stage, 
             documents_in=read["documents_in"],
             documents_kept=read["documents_in"] - sum(read["dropped"].values()),
             dropped=read["dropped"],
-            train=Split(**read["train"], **encoded["train"]),
-            validation=HeldOut(**read["validation"], **encoded["validation"]),
+            train=Split(**splits["train"]),
+            validation=HeldOut(**splits["validation"]),
         )
     identity = Tokenizer(
         path=f"../tokenizer/{MODEL}", sha256=file_digest(tokenizer.directory / MODEL), **tokenizer.facts
     )
     return Manifest(identity, token_dtype(identity.vocabulary_size), corpora)
+
+
+def _shard(corpus: str, facts: Facts) -> Shard:
+    """A shard of a corpus as the manifest lists it: its stage knows the path within the corpus only."""
+    blocks = [Block(**block) for block in facts["blocks"]]
+    return Shard(path=f"{corpus}/{facts['path']}", bytes=facts["bytes"], sha256=facts["sha256"], blocks=blocks)

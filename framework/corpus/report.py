@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -42,19 +43,19 @@ class Reporter:
         """Print what was read, dropped and kept, by corpus."""
         terminal = Console(highlight=False)
         console = terminal if terminal.is_terminal else Console(highlight=False, width=_WIDTH)
-        table = Table("corpus", "documents in", "kept", "dropped by rule", "bytes")
-        for heading in ("tokens: train", "validation", "tokens/byte"):
-            table.add_column(heading)
-        for column in (1, 2, 4, 5, 6, 7):
-            table.columns[column].justify = "right"
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column("corpus", no_wrap=True)
+        table.add_column("dropped\nby rule", no_wrap=True)
+        for heading in ("docs\nin", "\nkept", "text\nbytes", "train\ntokens", "held-out\ntokens", "tokens\n/ byte"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for name, corpus in manifest.corpora.items():
             size = corpus.train.bytes + corpus.validation.bytes
             tokens = corpus.train.tokens + corpus.validation.tokens
             table.add_row(
                 name,
+                "\n".join(f"{rule} {count:,}" for rule, count in corpus.dropped.items()) or "none",
                 f"{corpus.documents_in:,}",
                 f"{corpus.documents_kept:,}",
-                ", ".join(f"{rule} {count:,}" for rule, count in corpus.dropped.items()) or "none",
                 f"{size:,}",
                 f"{corpus.train.tokens:,}",
                 f"{corpus.validation.tokens:,}",
