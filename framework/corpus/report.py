@@ -10,7 +10,7 @@ from rich.table import Table
 
 from framework.corpus.manifest import Manifest
 
-_WIDTH = 120  # of the output where it is no terminal
+_WIDTH = 100  # the table has at least this many columns to itself: a number is wrapped rather than cut short
 
 
 class Reporter:
@@ -41,9 +41,8 @@ class Reporter:
 
     def show(self, manifest: Manifest) -> None:
         """Print what was read, dropped and kept, by corpus."""
-        terminal = Console(highlight=False)
-        console = terminal if terminal.is_terminal else Console(highlight=False, width=_WIDTH)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        console = Console(highlight=False)
+        table = Table(box=SIMPLE_HEAD, padding=0)
         table.add_column("corpus", no_wrap=True)
         table.add_column("dropped\nby rule", no_wrap=True)
         for heading in ("docs\nin", "\nkept", "text\nbytes", "train\ntokens", "held-out\ntokens", "tokens\n/ byte"):
@@ -61,4 +60,4 @@ class Reporter:
                 f"{corpus.validation.tokens:,}",
                 f"{tokens / size:.3f}",
             )
-        console.print(table)
+        console.print(table, width=max(console.width, _WIDTH), crop=False)

@@ -40,6 +40,8 @@ def test_warc_keeps_the_article_and_leaves_navigation_out(tmp_path: Path) -> Non
         ("iso-8859-1", "text/html; charset=ISO-8859-1", ""),
         ("windows-1251", "text/html", "<meta charset='windows-1251'>"),
         ("utf-8", "text/html; charset=no-such-thing", "<meta charset='utf-8'>"),
+        ("utf-8", "text/html; charset=hex", "<meta charset='utf-8'>"),
+        ("utf-8", "text/html; charset=undefined", ""),
         ("shift_jis", 'text/html; charset="Shift_JIS"', ""),
     ],
 )

@@ -47,9 +47,8 @@ def _pages(path: Path) -> Iterator[tuple[Document, re.Pattern[str]]]:
         except UserError:
             raise
         except (ParseError, mwxml.errors.MalformedXML, *_FOREIGN) as error:
-            reason = (
-                str(error).split(": b'")[0] or "it is no MediaWiki export"
-            )  # mwxml appends what follows in the file
+            # mwxml appends what follows in the file
+            reason = str(error).split(": b'")[0] or "it is no MediaWiki export"
             raise UserError(f"{path}: damaged after {last} ({reason}); fetch the file again") from error
 
 

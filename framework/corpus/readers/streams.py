@@ -12,7 +12,7 @@ from typing import Any
 from framework.errors import UserError
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError)
+_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class _CheckedStream(io.RawIOBase):

@@ -1,6 +1,5 @@
 """Web crawls: WARC files (pages) and WET files (text that Common Crawl extracted)."""
 
-import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,17 +81,11 @@ def _read_response(document: Document, block: bytes) -> None:
 def extract_html(page: bytes, charset: str | None) -> tuple[str, str]:
     """Title and main content of a page, as plain text with its line structure."""
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+    from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
     from resiliparse.parse.html import HTMLTree
 
-    encoding = charset if charset and _is_encoding(charset) else detect_encoding(page, from_html_meta=True)
+    # Browsers know a fixed list of names (WHATWG); servers send others, and some that Python has no text codec for.
+    encoding = charset and map_encoding_to_html5(charset, fallback_utf8=False)
+    encoding = encoding or detect_encoding(page, from_html_meta=True)
     tree = HTMLTree.parse(bytes_to_str(page, encoding or "utf-8"))
     return tree.title or "", extract_plain_text(tree, main_content=True, alt_texts=False)
-
-
-def _is_encoding(name: str) -> bool:
-    """Servers declare encodings that do not exist."""
-    try:
-        return codecs.lookup(name) is not None
-    except LookupError:
-        return False
