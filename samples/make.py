@@ -1,4 +1,4 @@
-"""Make the sample corpora anew from five freely licensed works that Debian packages.
+"""Make the sample corpora anew from four Debian packages of freely licensed text.
 
     apt-get download debian-handbook=11.20220922 r-cran-janeaustenr=1.0.0-1 \
         dict-foldoc=20230119-1 dict-jargon=4.4.7-3.1
