@@ -1,0 +1,66 @@
+"""Start the entry points as a user does: real processes, real launchers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "COLUMNS": "200"}
+
+# 20 updates of a model with shapes that no rank count divides, on documents from two corpora
+SMALL = (
+    "schedule.steps=21",
+    "run.stop_after=20",
+    "schedule.warmup_steps=2",
+    "data.sequence_length=32",
+    "data.lanes=8",
+    "batch.sequences=16",
+    "batch.micro=4",
+    "checkpoint.every=10",
+    "validation.every=100",
+    "model.hidden_size=36",
+    "model.layers=2",
+    "model.heads=3",
+    "model.head_size=12",
+    "model.intermediate_size=50",
+)
+
+
+def run(module: str, *overrides: str, ranks: int = 1, launcher: str = "torchrun", **options) -> subprocess.CompletedProcess:
+    """`python -m MODULE OVERRIDES`, under a launcher where there are several ranks; output captured."""
+    return subprocess.run(
+        command(module, *overrides, ranks=ranks, launcher=launcher),
+        cwd=options.pop("cwd", ROOT),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        **options,
+    )
+
+
+def command(module: str, *overrides: str, ranks: int = 1, launcher: str = "torchrun") -> list[str]:
+    """The command line of `run`."""
+    bin_directory = Path(sys.executable).parent
+    if launcher == "deepspeed":
+        start = [str(bin_directory / "deepspeed"), "--num_accelerators", str(ranks), "--module"]
+    elif ranks > 1:
+        start = [str(bin_directory / "torchrun"), "--standalone", "--nproc-per-node", str(ranks), "-m"]
+    else:
+        start = [sys.executable, "-m"]
+    return [*start, module, *overrides]
+
+
+def pretrain(runs: Path, data: Path, name: str, *overrides: str, ranks: int = 1, launcher: str = "torchrun") -> list[dict]:
+    """A small pretraining run that has to succeed; returns the records of its steps."""
+    places = (f"run.directory={runs}", f"run.name={name}", f"data.path={data}")
+    done = run("framework.pretrain", *SMALL, *places, *overrides, ranks=ranks, launcher=launcher)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return records(runs / name)
+
+
+def records(run_directory: Path) -> list[dict]:
+    """What `metrics.jsonl` holds."""
+    return [json.loads(line) for line in (run_directory / "metrics.jsonl").read_text().splitlines()]
