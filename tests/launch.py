@@ -28,7 +28,9 @@ SMALL = (
 )
 
 
-def run(module: str, *overrides: str, ranks: int = 1, launcher: str = "torchrun", **options) -> subprocess.CompletedProcess:
+def run(
+    module: str, *overrides: str, ranks: int = 1, launcher: str = "torchrun", **options
+) -> subprocess.CompletedProcess:
     """`python -m MODULE OVERRIDES`, under a launcher where there are several ranks; output captured."""
     return subprocess.run(
         command(module, *overrides, ranks=ranks, launcher=launcher),
@@ -53,7 +55,9 @@ def command(module: str, *overrides: str, ranks: int = 1, launcher: str = "torch
     return [*start, module, *overrides]
 
 
-def pretrain(runs: Path, data: Path, name: str, *overrides: str, ranks: int = 1, launcher: str = "torchrun") -> list[dict]:
+def pretrain(
+    runs: Path, data: Path, name: str, *overrides: str, ranks: int = 1, launcher: str = "torchrun"
+) -> list[dict]:
     """A small pretraining run that has to succeed; returns the records of its steps."""
     places = (f"run.directory={runs}", f"run.name={name}", f"data.path={data}")
     done = run("framework.pretrain", *SMALL, *places, *overrides, ranks=ranks, launcher=launcher)

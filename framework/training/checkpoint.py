@@ -151,7 +151,7 @@ def newest_sound(run: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         UserError: there are complete checkpoints, but not one of them is sound.
     """
-    passed_over = []
+    passed_over: list[str] = []
     complete = False
     for path in distributed.broadcast(checkpoints(run)):
         complete = complete or (path / MANIFEST).exists()

@@ -29,7 +29,10 @@ class Metrics:
         kept = [record for record in read_metrics(path) if record["step"] <= resumed_at]
         path.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", buffering=1)
-        self._bar, self._task = _progress_bar(steps, resumed_at) if sys.stderr.isatty() else (None, None)
+        self._bar: Any = None  # a live line, where there is a terminal to draw it on
+        self._task: Any = None
+        if sys.stderr.isatty():
+            self._bar, self._task = _progress_bar(steps, resumed_at)
 
     def log(self, record: dict[str, Any]) -> None:
         """Record a step: `step` and metrics by their stable names."""

@@ -2,8 +2,9 @@
 
 import netrc
 import os
+import uuid
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from framework.config import TrackerConfig
 from framework.errors import UserError
@@ -39,9 +40,9 @@ class WandbTracker:
             raise UserError(
                 "tracker.name: wandb is not installed; pip install 'loam[wandb]', or tracker=none"
             ) from error
-        mode = config.mode if config.mode != "auto" else ("online" if _has_key() else "offline")
+        mode = _mode(config)
         id_file = run / "wandb.id"
-        identity = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+        identity = id_file.read_text().strip() if id_file.exists() else uuid.uuid4().hex[:8]
         id_file.write_text(identity)
         self._run = wandb.init(
             project=config.project,
@@ -62,6 +63,11 @@ class WandbTracker:
         """Write the summary and close the run."""
         self._run.summary.update(summary)
         self._run.finish()
+
+
+def _mode(config: TrackerConfig) -> Literal["online", "offline"]:
+    online = config.mode == "online" or (config.mode == "auto" and _has_key())
+    return "online" if online else "offline"
 
 
 def _has_key() -> bool:
