@@ -6,6 +6,7 @@ travel over gloo, so they need no GPU; tensors on a GPU travel over NCCL.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -38,12 +39,29 @@ def start() -> None:
         return
     cuda = torch.cuda.is_available()
     if cuda:
+        if local_rank() >= torch.cuda.device_count():
+            raise UserError(
+                f"ranks: local rank {local_rank()} has no GPU, this machine has {torch.cuda.device_count()}; "
+                "start as many ranks as GPUs, or set CUDA_VISIBLE_DEVICES= to train on the CPU"
+            )
         torch.cuda.set_device(local_rank())
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     if "RANK" in os.environ:
         dist.init_process_group(backend)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def leave() -> None:
+    """Leave the process group, if this process is in one.
+
+    A process that ends as a member may be aborted by the group's own threads (SIGABRT instead of its exit code).
+    """
+    if "torch" in sys.modules:  # else there is no group
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def broadcast(message: Any) -> Any:

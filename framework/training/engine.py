@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,6 +162,8 @@ def _import_deepspeed(cuda: bool) -> Any:
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
+    # torch 2.13 deprecates names of collectives that DeepSpeed 0.19 still uses; nothing a user could change
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed.c10d_logger")
     if not cuda:
         # else it compiles a C++ collective at the first start, which takes a compiler and half a minute,
         # and which only its inference uses

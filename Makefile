@@ -1,0 +1,35 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+BIN := .venv/bin
+# The CPU commands share the cores among ranks, one thread each; set it to use more.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test slow check clean
+
+# Raw text to a trained model and a few of its words: CPU only, two ranks.
+demo: export CUDA_VISIBLE_DEVICES =
+demo: .venv/installed
+	$(BIN)/python -m framework.prepare
+	$(BIN)/torchrun --standalone --nproc-per-node 2 -m framework.pretrain experiment=demo
+	$(BIN)/python -m framework.generate model.path=runs/demo/model prompt="It is a truth universally acknowledged"
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+# The proofs that take minutes each.
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e '.[development]' -c constraints.txt
+	touch $@
+
+# Removes what was made here: the environment, prepared data and runs.
+clean:
+	rm -rf .venv data runs
