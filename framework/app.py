@@ -41,16 +41,18 @@ def entry(name: str, schema: type) -> Callable[[Task], Callable[[], None]]:
 
 def _guarded(program: Callable[[], None]) -> int:
     """Run `program`; turn the user's mistakes into one line on stderr and code 2."""
+    code = 0
     try:
         program()
     except UserError as error:
         _report(error)
-        return 2
+        code = 2
     except StoppedByAnotherRankError:
-        return 2
+        code = 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    distributed.leave()
+    return code
 
 
 def _report(error: UserError) -> None:

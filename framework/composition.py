@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +25,8 @@ def run_hydra(name: str, schema: type, job: Callable[[Any], None]) -> None:
     """
     import hydra
     from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
+    _check_flags()
     ConfigStore.instance().store(name=f"{name}_schema", node=_typed_defaults(schema))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     failure: list[Exception] = []
@@ -42,10 +42,22 @@ def run_hydra(name: str, schema: type, job: Callable[[Any], None]) -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # what the job raised is in `failure`, so this is about composing
         raise UserError(explain(error, schema)) from error
     if failure:
         raise failure[0]
+
+
+def _check_flags() -> None:
+    """Refuse flags that Hydra does not know in one line; its own parser prints the whole usage."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> typing.NoReturn:
+        raise UserError(f"{message}; a field is written NAME=VALUE, and --help lists them")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args()
 
 
 def _typed_defaults(schema: type) -> Any:
@@ -78,8 +90,12 @@ def _name_trial(composed: Any) -> None:
 def validated(composed: Any, schema: type) -> tuple[Any, str]:
     """The configuration as dataclasses, and as YAML with every interpolation resolved."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    resolved = OmegaConf.to_yaml(composed, resolve=True)
+    try:
+        resolved = OmegaConf.to_yaml(composed, resolve=True)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        raise UserError(explain(error, schema)) from error
     return from_yaml(resolved, schema), resolved
 
 
@@ -101,19 +117,33 @@ def explain(error: Exception, schema: type) -> str:
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be understood; write field=value, in quotes where the shell needs them"
-    group = re.search(
-        r"Could not find '([^']+)'\s+Available options in '([^']+)':\s+(.*?)(?:\n\n|\nConfig|$)", text, re.S
-    )
-    if group:
-        path, name, options = group.groups()
-        choices = " | ".join(options.split())
-        return f"{name}: there is no {path.removeprefix(name + '/')!r}; choose {choices}"
+    for group, option in _options_missed(text):
+        return f"{group}: there is no {option!r}; choose {' | '.join(_options(group))}"
     named = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     field = named.group(1) if named else ""
     if field and re.search(r"[Kk]ey '.*' (is )?not in", text):
         return f"{field}: there is no such field; {_nearest(field, list(field_names(schema)))}"
-    reason = next(line.strip() for line in reversed(text.splitlines()) if _tells(line))
+    told = text.partition("Config search path")[0].splitlines()
+    reason = " ".join(line.strip() for line in told if _tells(line))
     return f"{field + ': ' if field and field not in reason else ''}{reason}; --help lists the fields"
+
+
+def _options_missed(text: str) -> Iterator[tuple[str, str]]:
+    """Each GROUP=OPTION without a file that an error is about: Hydra names one, or none if it is no string."""
+    named = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
+    if named:
+        yield named[1], named[2]
+    elif "Config group override" in text or "is not iterable" in text:
+        for argument in sys.argv[1:]:
+            group, _, options = argument.partition("=")
+            for option in options.strip("[]").split(",") if _options(group) else ():
+                if option.strip() not in _options(group):
+                    yield group, option.strip()
+
+
+def _options(group: str) -> list[str]:
+    """The options of a configuration group; none if there is no such group."""
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml")) if group else []
 
 
 def _tells(line: str) -> bool:
@@ -126,6 +156,7 @@ def _tells(line: str) -> bool:
 def _nearest(field: str, known: list[str]) -> str:
     """A hint at the field that was probably meant: the same word elsewhere, or a similar one."""
     same_word = [name for name in known if name.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
+    known += sorted({name.split(".")[0] for name in known})  # the groups
     near = same_word or difflib.get_close_matches(field, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else "--help lists the fields"
 

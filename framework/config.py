@@ -4,6 +4,7 @@
 demands of another is checked by the `check` methods, whose messages start with the field's name.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from framework.errors import UserError
@@ -20,7 +21,11 @@ def require_choice(field_name: str, value: str, choices: tuple[str, ...]) -> Non
 
 
 def require_positive(field_name: str, value: float) -> None:
-    require(value > 0, field_name, f"is {value}", "it must be greater than 0")
+    require(0 < value < math.inf, field_name, f"is {value}", "it must be a number greater than 0")
+
+
+def require_not_negative(field_name: str, value: float) -> None:
+    require(0 <= value < math.inf, field_name, f"is {value}", "it must not be negative")
 
 
 # ---------------------------------------------------------------------------------------- corpora
@@ -140,6 +145,10 @@ class ModelConfig:
     def check(self) -> None:
         for name in ("hidden_size", "layers", "heads", "key_value_heads", "maximum_positions", "norm_epsilon"):
             require_positive(f"model.{name}", getattr(self, name))
+        for name in ("vocabulary_size", "sliding_window", "initializer_range"):
+            require_not_negative(f"model.{name}", getattr(self, name))
+        for name in ("head_size", "intermediate_size"):
+            require_positive(f"model.{name}", getattr(self, name))
         require_choice("model.norm", self.norm, ("rmsnorm", "layernorm"))
         require_choice("model.activation", self.activation, ("swiglu", "gelu"))
         require_choice("model.position", self.position, ("rotary", "learned"))
@@ -219,13 +228,13 @@ class OptimizerConfig:
     gradient_clipping: float = 1.0  # global L2 norm; 0: none
 
     def check(self) -> None:
-        require_positive("optimizer.learning_rate", self.learning_rate)
+        for name in ("learning_rate", "epsilon"):
+            require_positive(f"optimizer.{name}", getattr(self, name))
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name}", f"is {value}", "it must lie in [0, 1)")
         for name in ("weight_decay", "gradient_clipping"):
-            value = getattr(self, name)
-            require(value >= 0, f"optimizer.{name}", f"is {value}", "it must not be negative")
+            require_not_negative(f"optimizer.{name}", getattr(self, name))
 
 
 @dataclass
@@ -239,8 +248,10 @@ class ScheduleConfig:
     def check(self) -> None:
         require_choice("schedule.name", self.name, ("cosine", "warmup_stable_decay", "constant"))
         require_positive("schedule.steps", self.steps)
+        for name in ("warmup_steps", "decay_steps"):
+            require_not_negative(f"schedule.{name}", getattr(self, name))
         require(
-            self.warmup_steps >= 0 and self.warmup_steps + self.decay_steps <= self.steps,
+            self.warmup_steps + self.decay_steps <= self.steps,
             "schedule.warmup_steps",
             f"warm-up ({self.warmup_steps}) and decay ({self.decay_steps}) exceed schedule.steps={self.steps}",
             "shorten them or lengthen the run",
@@ -301,7 +312,7 @@ class CheckpointConfig:
     def check(self) -> None:
         require_positive("checkpoint.every", self.every)
         require_positive("checkpoint.keep", self.keep)
-        require(self.keep_every >= 0, "checkpoint.keep_every", f"is {self.keep_every}", "it must not be negative")
+        require_not_negative("checkpoint.keep_every", self.keep_every)
 
 
 @dataclass
@@ -324,6 +335,7 @@ class RunConfig:
     def check(self) -> None:
         require_choice("run.resume", self.resume, ("auto", "never"))
         require_positive("run.log_every", self.log_every)
+        require_not_negative("run.stop_after", self.stop_after)
         require(
             bool(self.name) and "/" not in self.name and self.name not in (".", ".."),
             "run.name",
@@ -395,6 +407,6 @@ class GenerateConfig:
         require(world_size == 1, "torchrun", f"started {world_size} processes", "generate runs as one")
         require(bool(self.model.path), "model.path", "is missing", "give a model directory, e.g. runs/demo/model")
         require_positive("maximum_tokens", self.maximum_tokens)
-        require(self.temperature >= 0, "temperature", f"is {self.temperature}", "it must not be negative")
-        require(self.top_k >= 0, "top_k", f"is {self.top_k}", "it must not be negative")
+        require_not_negative("temperature", self.temperature)
+        require_not_negative("top_k", self.top_k)
         require(0 < self.top_p <= 1, "top_p", f"is {self.top_p}", "it must lie in (0, 1]")

@@ -1,0 +1,187 @@
+"""Command lines, right and wrong: a mistake is one line that names the field and the remedy, and exit code 2.
+
+Most mistakes are made within this process, by calling the entry point; what depends on processes is
+started as a user starts it.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from framework import generate, prepare, pretrain
+from tests.launch import ENVIRONMENT, ROOT, SMALL, run
+from tests.synthetic import make_data
+
+MISTAKES = [  # entry point, command line, how the line begins, what it offers
+    (pretrain, "bogus=1", "bogus: there is no such field", "--help"),
+    (pretrain, "optimizer.lerning_rate=1", "optimizer.lerning_rate:", "did you mean optimizer.learning_rate?"),
+    (pretrain, "learning_rate=1", "learning_rate:", "did you mean optimizer.learning_rate?"),
+    (pretrain, "modle=tiny", "modle:", "did you mean model?"),
+    (pretrain, "+optimizer.momentum=1", "optimizer.momentum: there is no such field", ""),
+    (pretrain, "batch.micro=four", "batch.micro: Value 'four' of type 'str'", "Integer"),
+    (pretrain, "data.weights.web=most", "data.weights.web: Value 'most'", "Float"),
+    (pretrain, "model.layers=null", "field 'model.layers' is not Optional", "--help"),
+    (pretrain, "model=enormous", "model: there is no 'enormous'", "| tiny"),
+    (pretrain, "zero=2", "zero: there is no '2'", "stage0 | stage1 | stage2 | stage3"),
+    (pretrain, "zero=null", "zero: there is no 'null'", "stage0 | stage1 | stage2 | stage3"),
+    (pretrain, "optimizer.learning_rate=[1", "optimizer.learning_rate=[1: cannot be understood", "field=value"),
+    (pretrain, "1e-3", "1e-3: cannot be understood", "field=value"),
+    (pretrain, "batch.sequences=8,16", "Ambiguous value for argument 'batch.sequences=8,16'", "--multirun"),
+    (pretrain, "run.name=${nothing}", "run.name: Interpolation key 'nothing' not found", "--help"),
+    (pretrain, "--steps 100", "unrecognized arguments: --steps", "NAME=VALUE"),
+    (pretrain, "--config-name=bogus", "Cannot find primary config 'bogus'", "--help"),
+    (pretrain, "model.heads=7", "model.heads: 7 heads do not divide model.hidden_size=160", "1, 2, 4, 5, 8"),
+    (pretrain, "data.sequence_length=4096", "data.sequence_length: 4096 exceeds", "model.maximum_positions"),
+    (pretrain, "batch.sequences=65", "batch.sequences: 65 is neither a multiple nor", "use 64"),
+    (pretrain, "batch.micro=5", "batch.micro: 5 does not divide the 64 sequences", "1, 2, 4, 8, 16, 32"),
+    (pretrain, "precision=bf16 zero=stage0", "precision.dtype: bf16 with zero.stage=0", "zero=stage1"),
+    (pretrain, "precision.dtype=fp16", "precision.dtype: unknown value 'fp16'", "fp32 | bf16"),
+    (pretrain, "optimizer.learning_rate=nan", "optimizer.learning_rate: is nan", "greater than 0"),
+    (pretrain, "optimizer.learning_rate=inf", "optimizer.learning_rate: is inf", "greater than 0"),
+    (pretrain, "schedule.decay_steps=-5", "schedule.decay_steps: is -5", "not be negative"),
+    (pretrain, "schedule.warmup_steps=2000", "schedule.warmup_steps: warm-up (2000)", "lengthen the run"),
+    (pretrain, "run.name=a/b", "run.name: 'a/b' is no directory name", "letters"),
+    (prepare, "corpus=[sample_wob]", "corpus: there is no 'sample_wob'", "sample_web | sample_webtext"),
+    (prepare, "corpus=[]", "corpora: there is none", "corpus=[sample_web]"),
+    (prepare, "corpora.web.reader=pdf", "corpora.web.reader: unknown value 'pdf'", "warc | mediawiki"),
+    (generate, "prompt=Hello", "model.path: is missing", "runs/demo/model"),
+    (generate, "model.path=x top_p=2", "top_p: is 2.0", "(0, 1]"),
+]
+
+
+@pytest.mark.parametrize(("program", "arguments", "problem", "remedy"), MISTAKES, ids=[m[1] for m in MISTAKES])
+def test_a_mistake_is_one_line(program, arguments, problem, remedy, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", [program.__name__, *arguments.split()])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # which the program sets
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit:
+        program.main()
+    captured = capsys.readouterr()
+    assert exit.value.code == 2
+    assert captured.err.startswith(f"loam: error: {problem}")
+    assert captured.err.count("\n") == 1
+    assert remedy in captured.err
+    assert captured.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def our_lines(stderr: str) -> list[str]:
+    """The lines of stderr that are ours; none may come from a traceback through our code, or from an abort."""
+    assert f'File "{ROOT / "framework"}' not in stderr
+    assert "terminate called" not in stderr
+    return [line for line in stderr.splitlines() if line.startswith("loam: error:")]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "named"),
+    [
+        ("framework.pretrain", ["data.path=/nowhere"], "/nowhere/tokens/manifest.json: No such file"),
+        ("framework.generate", ["model.path=/nowhere"], "/nowhere: is no directory"),
+        ("framework.pretrain", ["run.directory=/dev/null"], "run.directory: cannot write /dev/null/first"),
+    ],
+)
+def test_a_missing_place_is_one_line(module, arguments, named, tmp_path):
+    done = run(module, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == our_lines(done.stderr)
+    assert len(our_lines(done.stderr)) == 1
+    assert named in done.stderr
+
+
+def start_ranks(count: int, *command: str) -> list[subprocess.CompletedProcess]:
+    """The processes of a job without a launcher's own words and signals in between."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    job = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environments = [ENVIRONMENT | job | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    pipe = subprocess.PIPE
+    ranks = [subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) for env in environments]
+    outputs = [rank.communicate(timeout=100) for rank in ranks]
+    return [
+        subprocess.CompletedProcess(command, rank.returncode, *output)
+        for rank, output in zip(ranks, outputs, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named"),
+    [
+        ("model.heads=7", "[rank 0] model.heads: 7 heads"),
+        ("data.path=/nowhere", "[rank 0] /nowhere/tokens/manifest.json: No such file"),
+    ],
+)
+def test_every_rank_leaves_with_code_2_and_one_speaks(mistake, named, tmp_path):
+    lead, other = start_ranks(
+        2, sys.executable, "-m", "framework.pretrain", mistake, f"run.directory={tmp_path}", "--local_rank=0"
+    )
+    assert (lead.returncode, other.returncode) == (2, 2)
+    assert lead.stderr.startswith(f"loam: error: {named}")
+    assert lead.stderr.count("\n") == 1
+    assert other.stderr == ""
+
+
+def test_ranks_that_cannot_share_the_batch(tmp_path):
+    done = run("framework.pretrain", f"run.directory={tmp_path}", ranks=3)
+    assert done.returncode != 0
+    (line,) = our_lines(done.stderr)
+    assert line.endswith("batch.sequences: 64 cannot be shared by 3 ranks; use a multiple of 3")
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_every_group_and_field():
+    done = run("framework.pretrain", "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for group in (ROOT / "configs").iterdir():
+        if group.is_dir():
+            assert re.search(rf"^{group.name}: \w+", done.stdout, re.M)
+    assert "learning_rate: 0.001" in done.stdout
+
+
+def test_the_configuration_is_shown_as_it_would_be_used():
+    done = run("framework.pretrain", "--cfg", "job", "--local_rank=0", "model.layers=3")
+    assert done.returncode == 0
+    shown = yaml.safe_load(done.stdout)
+    assert shown["model"]["layers"] == 3
+    assert shown["model"]["hidden_size"] == 160
+    assert shown["zero"] == {"stage": 2}
+
+
+def test_a_sweep_under_a_launcher_makes_one_run_directory_a_trial(tmp_path):
+    data = make_data(tmp_path / "data", {"web": 60})
+    places = (f"data.path={data}", f"run.directory={tmp_path / 'runs'}", "run.name=sweep")
+    overrides = (*SMALL, *places, "run.stop_after=1", "optimizer.learning_rate=0.001,0.002", "--multirun")
+    done = run("framework.pretrain", *overrides, ranks=2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "runs"}
+    runs = sorted(path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert [path.name for path in runs] == ["sweep-0", "sweep-1"]
+    for path, rate in zip(runs, (0.001, 0.002), strict=True):
+        assert yaml.safe_load((path / "config.yaml").read_text())["optimizer"]["learning_rate"] == rate
+        assert sorted(log.name for log in (path / "log").iterdir()) == ["rank-00000.log", "rank-00001.log"]
+        assert len((path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_bug_of_ours_keeps_its_traceback(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from framework.app import entry\n"
+        "from framework.config import GenerateConfig\n"
+        "@entry('generate', GenerateConfig)\n"
+        "def main(config):\n"
+        "    raise RuntimeError(f'a bug with {config.prompt}')\n"
+        "main()\n"
+    )
+    command = [sys.executable, program, "model.path=x", "prompt=Hello"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert f'File "{os.fspath(program)}", line 5, in main' in done.stderr
+    assert done.stderr.rstrip().endswith("RuntimeError: a bug with Hello")
+    assert "loam: error" not in done.stderr
