@@ -1,7 +1,6 @@
 """A prepared data directory of random documents, written with webdataset and json alone."""
 
 import hashlib
-import io
 import json
 import lzma
 import tarfile
@@ -9,11 +8,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 import webdataset
 
-END_OF_TEXT = 0
-VOCABULARY = 512
+from tests.model import small_tokenizer
+
+END_OF_TEXT, VOCABULARY = 1, 360  # of the small tokenizer
 
 
 def make_data(
@@ -26,7 +25,7 @@ def make_data(
 ) -> Path:
     """`documents[corpus]` random documents a corpus; lengths 2 to `longest`; token ids tell documents apart."""
     random = np.random.default_rng(seed)
-    tokenizer = _tokenizer(path / "tokenizer" / "tokenizer.model")
+    tokenizer = small_tokenizer.write(path / "tokenizer").read_bytes()
     corpora = {}
     for name, count in documents.items():
         train = [_document(random, longest) for _ in range(count)]
@@ -63,33 +62,8 @@ def make_data(
 
 def _document(random: np.random.Generator, longest: int) -> np.ndarray:
     """Ids that are likelier the lower they are, so that there is something to learn."""
-    body = (random.beta(1, 4, random.integers(1, longest)) * (VOCABULARY - 1)).astype(np.uint16) + 1
+    body = (random.beta(1, 4, random.integers(1, longest)) * (VOCABULARY - 2)).astype(np.uint16) + 2
     return np.concatenate([[END_OF_TEXT], body]).astype(np.uint16)
-
-
-def _tokenizer(path: Path) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["the quick brown fox jumps over the lazy dog " * 5] * 20),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=VOCABULARY,
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        control_symbols=["<|pad|>"],
-        bos_piece="<|endoftext|>",
-        bos_id=0,
-        unk_id=1,
-        eos_id=-1,
-        pad_id=-1,
-        minloglevel=2,
-    )
-    path.write_bytes(model.getvalue())
-    return model.getvalue()
 
 
 def _split(folder: Path, name: str, split: str, documents: list[np.ndarray], blocks: int) -> dict:

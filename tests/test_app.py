@@ -6,7 +6,6 @@ started as a user starts it.
 
 import os
 import re
-import socket
 import subprocess
 import sys
 
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from framework import generate, prepare, pretrain
-from tests.launch import ENVIRONMENT, ROOT, SMALL, run
+from tests.launch import ENVIRONMENT, ROOT, SMALL, run, start_ranks
 from tests.synthetic import make_data
 
 MISTAKES = [  # entry point, command line, how the line begins, what it offers
@@ -93,22 +92,6 @@ def test_a_missing_place_is_one_line(module, arguments, named, tmp_path):
     assert named in done.stderr
 
 
-def start_ranks(count: int, *command: str) -> list[subprocess.CompletedProcess]:
-    """The processes of a job without a launcher's own words and signals in between."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    job = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environments = [ENVIRONMENT | job | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-    pipe = subprocess.PIPE
-    ranks = [subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) for env in environments]
-    outputs = [rank.communicate(timeout=100) for rank in ranks]
-    return [
-        subprocess.CompletedProcess(command, rank.returncode, *output)
-        for rank, output in zip(ranks, outputs, strict=True)
-    ]
-
-
 @pytest.mark.parametrize(
     ("mistake", "named"),
     [
@@ -117,13 +100,12 @@ def start_ranks(count: int, *command: str) -> list[subprocess.CompletedProcess]:
     ],
 )
 def test_every_rank_leaves_with_code_2_and_one_speaks(mistake, named, tmp_path):
-    lead, other = start_ranks(
-        2, sys.executable, "-m", "framework.pretrain", mistake, f"run.directory={tmp_path}", "--local_rank=0"
-    )
-    assert (lead.returncode, other.returncode) == (2, 2)
-    assert lead.stderr.startswith(f"loam: error: {named}")
-    assert lead.stderr.count("\n") == 1
-    assert other.stderr == ""
+    ranks = start_ranks("framework.pretrain", mistake, f"run.directory={tmp_path}", "--local_rank=0", ranks=2)
+    (_, line), (_, silence) = [rank.communicate(timeout=100) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    assert line.startswith(f"loam: error: {named}")
+    assert line.count("\n") == 1
+    assert silence == ""
 
 
 def test_ranks_that_cannot_share_the_batch(tmp_path):

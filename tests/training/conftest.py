@@ -1,0 +1,35 @@
+"""Two real jobs that the tests of this directory share; nobody may change what they left."""
+
+import pytest
+
+from tests.launch import pretrain
+from tests.synthetic import make_data
+
+TO_THE_END = ("schedule.steps=12", "run.stop_after=0", "zero=stage1")
+FORTY_STEPS = ("schedule.steps=41", "run.stop_after=40", "checkpoint.every=10", "checkpoint.keep=3", "zero=stage2")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"), {"web": 300, "books": 60}, {"web": 60, "books": 16})
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def finished(runs, data):
+    """The directory of a run on one rank that came to its end, tracked by W&B offline."""
+    checkpoints = ("checkpoint.every=2", "checkpoint.keep=2", "checkpoint.keep_every=6", "validation.every=6")
+    tracker = ("tracker=wandb", "tracker.mode=offline")
+    pretrain(runs, data, "finished", *TO_THE_END, *checkpoints, *tracker)
+    return runs / "finished"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(runs, data):
+    """The directory of a run on two ranks that made forty steps and then stopped as asked."""
+    pretrain(runs, data, "undisturbed", *FORTY_STEPS, ranks=2)
+    return runs / "undisturbed"
