@@ -40,7 +40,8 @@ class Checkpoint:
         """`read(name, field)`: one whole tensor, without loading the others."""
         from safetensors import safe_open
 
-        files = [safe_open(file, framework="pt") for file in sorted(self.path.glob("rank-*.safetensors"))]
+        names = [name for name in _manifest_files(self.path) if name.endswith(".safetensors")]
+        files = [safe_open(self.path / name, framework="pt") for name in names]
         where = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (no iterator of its own)
 
         def read(name: str, field: str) -> Tensor:
@@ -131,7 +132,9 @@ def _json(content: dict[str, Any]) -> bytes:
 
 
 def _remove_old(run: Path, config: CheckpointConfig) -> None:
-    """Keep the newest `keep` and every `keep_every`-th step."""
+    """Keep the newest `keep` and every `keep_every`-th step; nothing of those whose writing was cut off."""
+    for path in (run / "checkpoints").glob(".step-*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
     for path in checkpoints(run)[config.keep :]:
         step = int(path.name.removeprefix("step-"))
         if not (config.keep_every and step % config.keep_every == 0):
@@ -174,18 +177,24 @@ def _problem(path: Path) -> str | None:
     if not (path / MANIFEST).exists():
         return f"it has no {MANIFEST}: its writing was cut off"
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        files = sorted(manifest["files"].items())
+        written_as = json.loads((path / MANIFEST).read_bytes())["format"]
+        if written_as != FORMAT:
+            return f"its format is {written_as}, this version reads {FORMAT}"
+        files = list(_manifest_files(path).items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return f"{MANIFEST} is damaged ({type(error).__name__})"
-    if manifest.get("format") != FORMAT:
-        return f"its format is {manifest.get('format')}, this version reads {FORMAT}"
-    for name, entry in files[distributed.rank() :: distributed.world_size()]:
+    for name, sha256 in files[distributed.rank() :: distributed.world_size()]:
         try:
             with (path / name).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             return f"{name}: {error.strerror}"
-        if found != entry["sha256"]:
+        if found != sha256:
             return f"{name}: its hash is not the manifest's, the file is damaged"
     return None
+
+
+def _manifest_files(path: Path) -> dict[str, str]:
+    """SHA-256 of each file that a checkpoint consists of, by name; `state.json` is always one."""
+    files = json.loads((path / MANIFEST).read_bytes())["files"]
+    return {name: files[name]["sha256"] for name in sorted({*files, "state.json"})}

@@ -5,7 +5,10 @@ import pytest
 from tests.launch import pretrain
 from tests.synthetic import make_data
 
-TO_THE_END = ("schedule.steps=12", "run.stop_after=0", "zero=stage1")
+TO_THE_END = (
+    *("schedule.steps=12", "run.stop_after=0", "zero=stage1", "validation.every=6"),
+    *("checkpoint.every=2", "checkpoint.keep=2", "checkpoint.keep_every=6", "tracker=wandb", "tracker.mode=offline"),
+)
 FORTY_STEPS = ("schedule.steps=41", "run.stop_after=40", "checkpoint.every=10", "checkpoint.keep=3", "zero=stage2")
 
 
@@ -22,9 +25,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(runs, data):
     """The directory of a run on one rank that came to its end, tracked by W&B offline."""
-    checkpoints = ("checkpoint.every=2", "checkpoint.keep=2", "checkpoint.keep_every=6", "validation.every=6")
-    tracker = ("tracker=wandb", "tracker.mode=offline")
-    pretrain(runs, data, "finished", *TO_THE_END, *checkpoints, *tracker)
+    pretrain(runs, data, "finished", *TO_THE_END)
     return runs / "finished"
 
 
