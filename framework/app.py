@@ -78,7 +78,7 @@ def _lead(name: str, schema: type, task: Task) -> None:
         config.check(distributed.world_size())
         distributed.broadcast(resolved)
         told = True  # from here on every rank works, and an error is met by `distributed.together`
-        _work(config, resolved, task)
+        _work(config, task)
         told = False
 
     try:
@@ -91,26 +91,24 @@ def _lead(name: str, schema: type, task: Task) -> None:
 def _follow(_name: str, schema: type, task: Task) -> None:
     """Every other rank: take the configurations that rank 0 sends until it sends no more."""
     while resolved := distributed.broadcast(None):
-        _work(composition.from_yaml(resolved, schema), resolved, task)
+        _work(composition.from_yaml(resolved, schema), task)
     if resolved == "":
         raise StoppedByAnotherRankError
 
 
-def _work(config: Any, resolved: str, task: Task) -> None:
+def _work(config: Any, task: Task) -> None:
     if hasattr(config, "run"):
-        distributed.together(lambda: _open_run_directory(config.run, resolved))
+        distributed.together(lambda: _open_run_directory(config.run))
     task(config)
 
 
-def _open_run_directory(run: Any, resolved: str) -> None:
-    """Make `runs/NAME/` with the resolved configuration, and send this rank's log records there."""
+def _open_run_directory(run: Any) -> None:
+    """Make `runs/NAME/` and send this rank's log records there."""
     import logging
 
     directory = Path(run.directory) / run.name
     try:
         (directory / "log").mkdir(parents=True, exist_ok=True)
-        if distributed.rank() == 0:
-            (directory / "config.yaml").write_text(resolved)
         handler = logging.FileHandler(directory / "log" / f"rank-{distributed.rank():05d}.log")
     except OSError as error:
         raise UserError(f"run.directory: cannot write {directory}: {error.strerror}; choose another") from error

@@ -110,6 +110,13 @@ def from_yaml(resolved: str, schema: type) -> Any:
         raise UserError(explain(error, schema)) from error
 
 
+def to_yaml(config: Any) -> str:
+    """What `from_yaml` reads."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+
+
 def explain(error: Exception, schema: type) -> str:
     """One line for an error of Hydra or OmegaConf: the field, what is wrong, what would be right."""
     from hydra.errors import OverrideParseException

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from framework import distributed
+from framework import composition, distributed
 from framework.config import PretrainConfig
 from framework.distributed import together
 from framework.errors import UserError
@@ -48,6 +48,8 @@ def train(config: PretrainConfig) -> None:
         _say(f"{run}: complete and sound at step {found.state['step']}, nothing to do")
         summary.show(run)
         return
+    if distributed.rank() == 0:  # not before: a start that is refused must not replace what the run was made with
+        (run / "config.yaml").write_text(composition.to_yaml(config))
     Trainer(run, config, manifest, rows, found).run_to_end()
 
 
