@@ -11,6 +11,7 @@ traceback.
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,8 @@ def _guarded(program: Callable[[], None]) -> int:
         code = 2
     except KeyboardInterrupt:
         return 130
+    if code:  # a launcher sends SIGTERM to the ranks that end last; they shall end with their code all the same
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     distributed.leave()
     return code
 

@@ -53,7 +53,7 @@ def _check_flags() -> None:
     from hydra._internal.utils import get_args_parser
 
     def refuse(message: str) -> typing.NoReturn:
-        raise UserError(f"{message}; a field is written NAME=VALUE, and --help lists them")
+        raise UserError(f"{message}; write fields as NAME=VALUE, all of them before or after the flags; see --help")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
@@ -149,8 +149,12 @@ def _options_missed(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _options(group: str) -> list[str]:
-    """The options of a configuration group; none if there is no such group."""
-    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml")) if group else []
+    """The options of a configuration group, the user's own of --config-dir too; none if there is no such group."""
+    from hydra._internal.utils import get_args_parser
+
+    own = get_args_parser().parse_args().config_dir
+    folders = [CONFIGS, Path(own)] if own else [CONFIGS]
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")}) if group else []
 
 
 def _tells(line: str) -> bool:

@@ -190,7 +190,7 @@ class DataConfig:
 
 @dataclass
 class BatchConfig:
-    sequences: int = 64  # global batch: sequences that one update sees
+    sequences: int = 16  # global batch: sequences that one update sees
     micro: int = 8  # sequences in one forward pass of one rank, at most
     # Gradient accumulation follows: sequences / (ranks x micro).
 
@@ -240,7 +240,7 @@ class OptimizerConfig:
 @dataclass
 class ScheduleConfig:
     name: str = "cosine"  # cosine | warmup_stable_decay | constant
-    steps: int = 1000  # updates in the whole run
+    steps: int = 400  # updates in the whole run
     warmup_steps: int = 20  # linear from 0
     decay_steps: int = 0  # warmup_stable_decay: length of the final linear decay
     minimum_ratio: float = 0.1  # learning rate at the end, as a share of the peak

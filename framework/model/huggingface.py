@@ -136,7 +136,7 @@ def write_model_directory(
         }
         _write_json(partial / "provenance.json", facts)
         _write_json(partial / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
-        (partial / "README.md").write_text(_model_card(target.name, facts, config), encoding="utf-8")
+        (partial / "README.md").write_text(_model_card(facts, config), encoding="utf-8")
         _rename(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -232,7 +232,7 @@ def _transformers_logits(directory: Path, tokens: Tensor) -> Tensor:
     return model.eval()(tokens).logits
 
 
-def _model_card(name: str, facts: Mapping[str, Any], config: ModelConfig) -> str:
+def _model_card(facts: Mapping[str, Any], config: ModelConfig) -> str:
     short = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
     rows = "\n".join(f"| {key} | {value} |" for key, value in short.items())
     shape = "\n".join(f"| {key} | {value} |" for key, value in vars(config).items())
@@ -242,15 +242,15 @@ pipeline_tag: text-generation
 tags: [loam]
 ---
 
-# {name}
+# {facts.get("run", "model")}
 
 A {facts["family"]} language model of {facts["parameters"]:,} parameters, pretrained from raw text with Loam.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = AutoModelForCausalLM.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
+model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
 ```
 
 ## Provenance

@@ -81,12 +81,13 @@ def show(run: Path) -> None:
     console = Console()
     console.print(_corpora_table(facts))
     console.print(_held_out_table(facts))
-    console.print(
-        f"{facts['steps']:,} steps, {facts['tokens']:,} tokens on {facts['ranks']} ranks with ZeRO stage "
-        f"{facts['zero_stage']}: loss {facts['loss']:.4f} in {facts['training_seconds']:,.0f} s, "
-        f"{facts['tokens_per_second']:,.0f} tokens/s, MFU {facts['mfu']:.1%} of {facts['peak_tflops']} TFLOP/s a rank",
-        highlight=False,
-    )
+    for line in (
+        f"{facts['steps']:,} steps, {facts['tokens']:,} tokens: loss {facts['loss']:.4f}",
+        f"{facts['ranks']} ranks, ZeRO stage {facts['zero_stage']}: {facts['training_seconds']:,.0f} s of training, "
+        f"{facts['tokens_per_second']:,.0f} tokens/s",
+        f"MFU {facts['mfu']:.1%} of {facts['peak_tflops']} TFLOP/s a rank",
+    ):
+        console.print(line, highlight=False)
     for name, path in facts["artefacts"].items():
         console.print(f"  {name:<14} {path}", highlight=False)
     console.print("Next:", highlight=False)
