@@ -6,6 +6,7 @@ started as a user starts it.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 from framework import generate, prepare, pretrain
+from framework.composition import field_names
+from framework.config import PretrainConfig
 from tests.launch import ENVIRONMENT, ROOT, SMALL, run, start_ranks
 from tests.synthetic import make_data
 
@@ -34,16 +37,36 @@ MISTAKES = [  # entry point, command line, how the line begins, what it offers
     (pretrain, "run.name=${nothing}", "run.name: Interpolation key 'nothing' not found", "--help"),
     (pretrain, "--steps 100", "unrecognized arguments: --steps", "NAME=VALUE"),
     (pretrain, "--config-name=bogus", "Cannot find primary config 'bogus'", "--help"),
-    (pretrain, "model.heads=7", "model.heads: 7 heads do not divide model.hidden_size=160", "1, 2, 4, 5, 8"),
-    (pretrain, "data.sequence_length=4096", "data.sequence_length: 4096 exceeds", "model.maximum_positions"),
-    (pretrain, "batch.sequences=65", "batch.sequences: 65 is neither a multiple nor", "use 64"),
-    (pretrain, "batch.micro=5", "batch.micro: 5 does not divide the 64 sequences", "1, 2, 4, 8, 16, 32"),
+    (
+        pretrain,
+        "model.heads=7 model.hidden_size=160",
+        "model.heads: 7 heads do not divide model.hidden_size=160",
+        "1, 2, 4, 5, 8",
+    ),
+    (
+        pretrain,
+        "data.sequence_length=4096 model.maximum_positions=1024",
+        "data.sequence_length: 4096 exceeds",
+        "model.maximum_positions",
+    ),
+    (pretrain, "batch.sequences=65 data.lanes=64", "batch.sequences: 65 is neither a multiple nor", "use 64"),
+    (
+        pretrain,
+        "batch.micro=5 batch.sequences=64",
+        "batch.micro: 5 does not divide the 64 sequences",
+        "1, 2, 4, 8, 16, 32",
+    ),
     (pretrain, "precision=bf16 zero=stage0", "precision.dtype: bf16 with zero.stage=0", "zero=stage1"),
     (pretrain, "precision.dtype=fp16", "precision.dtype: unknown value 'fp16'", "fp32 | bf16"),
     (pretrain, "optimizer.learning_rate=nan", "optimizer.learning_rate: is nan", "greater than 0"),
     (pretrain, "optimizer.learning_rate=inf", "optimizer.learning_rate: is inf", "greater than 0"),
     (pretrain, "schedule.decay_steps=-5", "schedule.decay_steps: is -5", "not be negative"),
-    (pretrain, "schedule.warmup_steps=2000", "schedule.warmup_steps: warm-up (2000)", "lengthen the run"),
+    (
+        pretrain,
+        "schedule.warmup_steps=2000 schedule.steps=100",
+        "schedule.warmup_steps: warm-up (2000)",
+        "lengthen the run",
+    ),
     (pretrain, "run.name=a/b", "run.name: 'a/b' is no directory name", "letters"),
     (prepare, "corpus=[sample_wob]", "corpus: there is no 'sample_wob'", "sample_web | sample_webtext"),
     (prepare, "corpus=[]", "corpora: there is none", "corpus=[sample_web]"),
@@ -56,7 +79,8 @@ MISTAKES = [  # entry point, command line, how the line begins, what it offers
 @pytest.mark.parametrize(("program", "arguments", "problem", "remedy"), MISTAKES, ids=[m[1] for m in MISTAKES])
 def test_a_mistake_is_one_line(program, arguments, problem, remedy, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", [program.__name__, *arguments.split()])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # which the program sets
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # which the program sets, as it does how it takes signals
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit:
         program.main()
@@ -109,7 +133,7 @@ def test_every_rank_leaves_with_code_2_and_one_speaks(mistake, named, tmp_path):
 
 
 def test_ranks_that_cannot_share_the_batch(tmp_path):
-    done = run("framework.pretrain", f"run.directory={tmp_path}", ranks=3)
+    done = run("framework.pretrain", f"run.directory={tmp_path}", "batch.sequences=64", ranks=3)
     assert done.returncode != 0
     (line,) = our_lines(done.stderr)
     assert line.endswith("batch.sequences: 64 cannot be shared by 3 ranks; use a multiple of 3")
@@ -123,16 +147,19 @@ def test_help_lists_every_group_and_field():
     for group in (ROOT / "configs").iterdir():
         if group.is_dir():
             assert re.search(rf"^{group.name}: \w+", done.stdout, re.M)
-    assert "learning_rate: 0.001" in done.stdout
+    for name in field_names(PretrainConfig):
+        assert f"{name.rsplit('.', 1)[-1]}: " in done.stdout
 
 
 def test_the_configuration_is_shown_as_it_would_be_used():
-    done = run("framework.pretrain", "--cfg", "job", "--local_rank=0", "model.layers=3")
+    done = run(
+        "framework.pretrain", "--cfg", "job", "--local_rank=0", "model=gpt2_124m", "zero=stage3", "model.layers=3"
+    )
     assert done.returncode == 0
     shown = yaml.safe_load(done.stdout)
-    assert shown["model"]["layers"] == 3
-    assert shown["model"]["hidden_size"] == 160
-    assert shown["zero"] == {"stage": 2}
+    preset = yaml.safe_load((ROOT / "configs" / "model" / "gpt2_124m.yaml").read_text())
+    assert shown["model"].items() >= {**preset, "layers": 3}.items()
+    assert shown["zero"] == {"stage": 3}
 
 
 def test_a_sweep_under_a_launcher_makes_one_run_directory_a_trial(tmp_path):
