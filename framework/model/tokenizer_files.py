@@ -46,10 +46,8 @@ def write_tokenizer_files(source: Path, directory: Path) -> dict[str, Any]:
     return ids
 
 
-def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceTokenizer:
-    """The SentencePiece model, the settings that make `LlamaTokenizer` equal to it, and, where `transformers`
-    is installed, the `tokenizer.json` that it builds from them.
-    """
+def open_own(model_file: Path, directory: Path) -> SentencePieceTokenizer:
+    """A SentencePiece model of Loam's, which has every reserved symbol; raises UserError where one lacks."""
     tokenizer = SentencePieceTokenizer(model_file, directory)
     missing = [symbol for symbol in RESERVED if tokenizer.control(symbol) is None]
     if missing:
@@ -57,6 +55,14 @@ def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceToke
             f"{model_file}: lacks the control symbol {missing[0]} and so is none of Loam's; "
             "give a directory that has its tokenizer_config.json too"
         )
+    return tokenizer
+
+
+def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceTokenizer:
+    """The SentencePiece model, the settings that make `LlamaTokenizer` equal to it, and, where `transformers`
+    is installed, the `tokenizer.json` that it builds from them.
+    """
+    tokenizer = open_own(model_file, directory)
     shutil.copyfile(model_file, directory / "tokenizer.model")
     settings = {
         "tokenizer_class": "LlamaTokenizer",

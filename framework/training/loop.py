@@ -12,6 +12,7 @@ from framework.distributed import together
 from framework.errors import UserError
 from framework.model.arithmetic import training_flops_per_token
 from framework.model.families import check_exportable
+from framework.model.tokenizer_files import open_own
 from framework.model.transformer import Transformer, initialize
 from framework.stream.loader import TrainingRows, share_of
 from framework.stream.manifest import Manifest, read_manifest
@@ -54,7 +55,7 @@ def train(config: PretrainConfig) -> None:
 
 
 def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
-    """The vocabulary is the tokenizer's; and what is trained must be exportable, which shows now, not at the end."""
+    """The vocabulary is the tokenizer's; and both must be fit for the hand-off, which shows now, not at the end."""
     if config.model.vocabulary_size == 0:
         config.model.vocabulary_size = manifest.vocabulary_size
     if config.model.vocabulary_size < manifest.vocabulary_size:
@@ -63,6 +64,7 @@ def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
             f"{manifest.tokenizer}; leave it at 0 to take the tokenizer's"
         )
     check_exportable(config.model)
+    open_own(manifest.tokenizer, manifest.tokenizer.parent)
 
 
 def _checkpoint_to_resume(run: Path, config: PretrainConfig, manifest: Manifest) -> Checkpoint | None:
@@ -102,8 +104,9 @@ def _check_same_run(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> N
         if saved.get(part) == value:
             continue
         if isinstance(value, dict) and isinstance(saved.get(part), dict):
-            name = next(key for key in value if saved[part].get(key) != value[key])
-            was, has = saved[part].get(name), value[name]
+            was_in = saved[part]
+            name = next(key for key in {**was_in, **value} if was_in.get(key) != value.get(key))
+            was, has = was_in.get(name), value.get(name)
             raise UserError(f"{part}.{name}: is {has}, {path} has {was}; set it back, or choose another run.name")
         raise UserError(f"{path}: its {part} is another one ({saved.get(part)}, now {value}); choose another run.name")
 
