@@ -55,15 +55,16 @@ def _provenance(config: PretrainConfig, manifest: Manifest, step: int, held_out:
     }
 
 
-def sound_model_directory(path: Path) -> bool:
-    """Whether rank 0 finds a whole model directory there; every rank gets its answer."""
-    return bool(distributed.broadcast(distributed.rank() == 0 and _readable(path)))
+def handed_over(run: Path) -> bool:
+    """Whether rank 0 finds a run's model directory and summary whole; every rank gets its answer."""
+    return bool(distributed.broadcast(distributed.rank() == 0 and _readable(run)))
 
 
-def _readable(path: Path) -> bool:
+def _readable(run: Path) -> bool:
     try:
-        read_model_directory(path)
-        json.loads((path / "provenance.json").read_bytes())
+        read_model_directory(run / "model")
+        for file in (run / "model" / "provenance.json", run / "summary.json"):
+            json.loads(file.read_bytes())
     except (UserError, OSError, ValueError):
         return False
     return True

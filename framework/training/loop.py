@@ -21,7 +21,7 @@ from framework.training import state as engine_state
 from framework.training import summary
 from framework.training.checkpoint import Checkpoint
 from framework.training.engine import Engine, StepResult
-from framework.training.handoff import sound_model_directory, write_model
+from framework.training.handoff import handed_over, write_model
 from framework.training.metrics import Metrics
 from framework.training.schedule import learning_rate_factor
 from framework.training.tracker import open_tracker
@@ -45,10 +45,14 @@ def train(config: PretrainConfig) -> None:
         )
     )
     found = _checkpoint_to_resume(run, config, manifest)
-    if found is not None and found.state["step"] >= config.schedule.steps and sound_model_directory(run / "model"):
+    if found is not None and found.state["step"] >= config.schedule.steps and handed_over(run):
         _say(f"{run}: complete and sound at step {found.state['step']}, nothing to do")
         summary.show(run)
         return
+    if found is not None:
+        _say(
+            f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data"
+        )
     if distributed.rank() == 0:  # not before: a start that is refused must not replace what the run was made with
         (run / "config.yaml").write_text(composition.to_yaml(config))
     Trainer(run, config, manifest, rows, found).run_to_end()
@@ -77,7 +81,6 @@ def _checkpoint_to_resume(run: Path, config: PretrainConfig, manifest: Manifest)
     if found is not None:
         state = found.state
         together(lambda: _check_same_run(found.path, state["identity"], _identity(config, manifest)))
-        _say(f"{found.path}: taken up at step {state['step']}, {state['sequences']} sequences into the data")
     return found
 
 
