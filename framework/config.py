@@ -79,6 +79,36 @@ class ShardConfig:
 
 
 @dataclass
+class ExecutorConfig:
+    """Where `prepare` works. What it makes does not depend on this, with one exception: `tasks`."""
+
+    name: str = "local"  # local | slurm | ray
+    workers: int = 0  # tasks at a time; 0: as many as there are cores, or as the cluster grants
+    # A corpus is read in this many tasks, each of which resumes alone; it names the text shards, and changes no
+    # token. 0: a task for every 64 MiB of raw files, a larger file in a task of its own
+    tasks: int = 0
+    cpus_per_task: int = 1  # slurm, ray: asked for
+    memory_gigabytes: float = 4.0  # slurm, ray: asked for, for each task
+    slurm_partition: str = ""
+    slurm_time: str = "12:00:00"  # limit of each task, in Slurm's notation
+    ray_address: str = ""  # of a running cluster, e.g. ray://head:10001 or auto; empty: start one on this machine
+
+    def check(self) -> None:
+        require_choice("executor.name", self.name, ("local", "slurm", "ray"))
+        for name in ("workers", "tasks"):
+            require_not_negative(f"executor.{name}", getattr(self, name))
+        require(self.tasks < 100_000, "executor.tasks", f"is {self.tasks}", "there can be 99,999 at most")
+        for name in ("cpus_per_task", "memory_gigabytes"):
+            require_positive(f"executor.{name}", getattr(self, name))
+        require(
+            self.name != "slurm" or bool(self.slurm_partition),
+            "executor.slurm_partition",
+            "is missing",
+            "name one that `sinfo` lists",
+        )
+
+
+@dataclass
 class PrepareConfig:
     """`python -m framework.prepare`: raw files to text shards, tokenizer and token shards."""
 
@@ -86,6 +116,7 @@ class PrepareConfig:
     corpora: dict[str, CorpusConfig] = field(default_factory=dict)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     validation_fraction: float = 0.02  # of the documents, chosen by a hash of their text
 
     def check(self, world_size: int = 1) -> None:
@@ -96,6 +127,7 @@ class PrepareConfig:
             corpus.check(name)
         self.tokenizer.check()
         self.shards.check()
+        self.executor.check()
         require(
             0 < self.validation_fraction < 0.5,
             "validation_fraction",
@@ -180,12 +212,32 @@ def _divisors(number: int) -> str:
 
 
 @dataclass
+class RemoteConfig:
+    """Reading token shards from a URL; without meaning for a local path."""
+
+    threads: int = 8  # range reads of one rank at a time
+    batches_ahead: int = 2  # how far ahead of their use blocks are read
+    memory_bytes: int = 2_000_000_000  # blocks that a rank holds, at most
+    cache: str = ""  # directory on a local disk where blocks are kept; empty: none
+    cache_bytes: int = 100_000_000_000  # size of that directory, at most
+    attempts: int = 8  # how often a read is tried
+    backoff_seconds: float = 0.5  # before the second attempt; doubled before each further one, 30 at most
+
+    def check(self) -> None:
+        for name in ("threads", "memory_bytes", "cache_bytes", "attempts"):
+            require_positive(f"data.remote.{name}", getattr(self, name))
+        for name in ("batches_ahead", "backoff_seconds"):
+            require_not_negative(f"data.remote.{name}", getattr(self, name))
+
+
+@dataclass
 class DataConfig:
-    path: str = "data/samples"  # what `prepare` wrote
+    path: str = "data/samples"  # what `prepare` wrote: a directory, or its URL (https://, s3://, gs://)
     sequence_length: int = 256  # tokens in a row
     weights: dict[str, float] = field(default_factory=dict)  # share of tokens by corpus; empty: as prepared
     lanes: int = 64  # token streams the order is dealt to; part of the order, so constant over a run
     seed: int = 0  # of the order
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
 
 
 @dataclass
@@ -364,6 +416,7 @@ class PretrainConfig:
     def check(self, world_size: int = 1) -> None:
         require_positive("data.lanes", self.data.lanes)
         require_positive("data.sequence_length", self.data.sequence_length)
+        self.data.remote.check()
         parts = (self.run, self.model, self.optimizer, self.schedule, self.zero, self.precision)
         for part in (*parts, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()

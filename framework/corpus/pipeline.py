@@ -2,27 +2,30 @@
 
 raw files --texts--> output/text/NAME/ --tokenizer--> output/tokenizer/ --tokens--> output/tokens/NAME/
                                                                                     output/tokens/manifest.json
+
+Texts and tokens are made by pipelines of tasks (`engine`), which keep what they made in `.NAME.work` beside
+the stage until it is done.
 """
 
-import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 from framework.config import CorpusConfig, PrepareConfig
-from framework.corpus.digests import file_digest
+from framework.corpus.digests import file_digest, json_digest
+from framework.corpus.engine import Engine, remove_unless_resumable
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import find_files, library_versions
 from framework.corpus.report import Reporter
-from framework.corpus.stages import Facts, Stage, ensure
-from framework.corpus.texts import SPLITS, write_text_shards
-from framework.corpus.tokenizer import MODEL, load_tokenizer, train_tokenizer
+from framework.corpus.stages import Facts, Stage, ensure, output_error
+from framework.corpus.texts import SPLITS, TextTask, deal_files, write_text_shards
+from framework.corpus.tokenizer import MODEL, train_tokenizer
 from framework.corpus.tokens import token_dtype, write_token_shards
-from framework.errors import UserError
 
-RECIPE = 1  # raise it when the same inputs would now give other shards: old ones are then made again
-
-_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+RECIPE = 2  # raise it when the same inputs would now give other shards: old ones are then made again
 
 
 def prepare(config: PrepareConfig) -> Manifest:
@@ -33,20 +36,23 @@ def prepare(config: PrepareConfig) -> Manifest:
 
     Raises:
         UserError: an input is missing or damaged, a setting does not fit the text, or the output
-            cannot be written. Nothing half-written is left, and stages done before stay.
+            cannot be written. Nothing half-written is left; stages and tasks done before stay.
     """
     config.check()
     reporter = Reporter()
     try:
-        texts = {name: _texts(config, name, corpus, reporter) for name, corpus in config.corpora.items()}
-        tokenizer = _tokenizer(config, texts, reporter)
-        tokens = {name: _tokens(config, name, stage, tokenizer, reporter) for name, stage in texts.items()}
+        with Engine(config.executor, reporter) as engine:
+            run = _Run(config, engine, reporter)
+            texts = {name: run.texts(name, corpus) for name, corpus in config.corpora.items()}
+            tokenizer = run.tokenizer(texts)
+            tokens = {name: run.tokens(name, stage, tokenizer) for name, stage in texts.items()}
         manifest = _manifest(config, texts, tokenizer, tokens)
         manifest.write(_manifest_path(config))
     except OSError as error:
-        if error.errno not in _OUTPUT_ERRORS:
+        told = output_error(error, Path(config.output))
+        if told is None:
             raise
-        raise UserError(f"output: {error.filename}: {error.strerror}; make room or choose another directory") from error
+        raise told from error
     reporter.show(manifest)
     reporter.say(f"manifest: {_manifest_path(config)}, digest {manifest.digest[:16]}")
     return manifest
@@ -56,77 +62,105 @@ def _manifest_path(config: PrepareConfig) -> Path:
     return Path(config.output) / "tokens" / "manifest.json"
 
 
-def _texts(config: PrepareConfig, name: str, corpus: CorpusConfig, reporter: Reporter) -> Stage:
-    """The text shards of one corpus."""
-    files = find_files(f"corpora.{name}.paths", corpus.paths)
-    settings = asdict(corpus)
-    for irrelevant in ("paths", "weight"):  # to the shards
-        del settings[irrelevant]
-    inputs = {
-        "recipe": RECIPE,
-        "corpus": settings,
-        "validation_fraction": config.validation_fraction,
-        "bytes_per_shard": config.shards.bytes_per_shard,
-        "files": [[path.name, file_digest(path)] for path in files],
-        "libraries": library_versions(corpus.reader),
-    }
-
-    def build(directory: Path) -> Facts:
-        with reporter.track(f"{name}: reading") as advance:
-            facts = write_text_shards(
-                directory, name, corpus, files, config.validation_fraction, config.shards.bytes_per_shard, advance
-            )
-        kept = sum(facts[split]["documents"] for split in SPLITS)
-        reporter.say(f"{name} text: kept {kept:,} of {facts['documents_in']:,} documents")
-        return facts
-
-    return ensure(Path(config.output) / "text" / name, f"{name} text", inputs, build, reporter.say)
+@contextmanager
+def _work_directory(stage: Path) -> Iterator[Path]:
+    """Where the tasks of a stage keep what they made: until the stage is done, or as long as it can be gone on with."""
+    work = stage.with_name(f".{stage.name}.work")
+    try:
+        yield work
+    except BaseException:
+        remove_unless_resumable(work)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
 
 
-def _tokenizer(config: PrepareConfig, texts: dict[str, Stage], reporter: Reporter) -> Stage:
-    """The tokenizer, trained on the training split of all corpora."""
-    inputs = {
-        "recipe": RECIPE,
-        "tokenizer": asdict(config.tokenizer),
-        "texts": {name: stage.digest for name, stage in texts.items()},
-        "libraries": {"sentencepiece": version("sentencepiece")},
-    }
+class _Run:
+    """The stages of one call of `prepare`."""
 
-    def build(directory: Path) -> Facts:
-        _manifest_path(config).unlink(missing_ok=True)  # it describes tokens of the old tokenizer
-        reporter.say(f"tokenizer: training {config.tokenizer.vocabulary_size:,} pieces")
-        shards = [path for stage in texts.values() for path in sorted(stage.directory.glob("train-*.tar"))]
-        total_bytes = sum(stage.facts["train"]["bytes"] for stage in texts.values())
-        return train_tokenizer(directory, config.tokenizer, shards, total_bytes)
+    def __init__(self, config: PrepareConfig, engine: Engine, reporter: Reporter) -> None:
+        self._config, self._engine, self._reporter = config, engine, reporter
+        self._output = Path(config.output)
 
-    return ensure(Path(config.output) / "tokenizer", "tokenizer", inputs, build, reporter.say)
+    def texts(self, name: str, corpus: CorpusConfig) -> Stage:
+        """The text shards of one corpus."""
+        config, reporter = self._config, self._reporter
+        files = find_files(f"corpora.{name}.paths", corpus.paths)
+        settings = asdict(corpus)
+        for irrelevant in ("paths", "weight"):  # to the shards
+            del settings[irrelevant]
+        common = {"recipe": RECIPE, "corpus": settings, "libraries": library_versions(corpus.reader)}
+        tasks = []
+        for part in deal_files([path.stat().st_size for path in files], config.executor.tasks):
+            identities = [[path.name, file_digest(path)] for path in files[part]]
+            tasks.append(TextTask(files[part], json_digest({**common, "files": identities})))
+        inputs = {
+            "tasks": [task.digest for task in tasks],
+            "validation_fraction": config.validation_fraction,
+            "bytes_per_shard": config.shards.bytes_per_shard,
+        }
+        stage = self._output / "text" / name
 
+        def build(directory: Path) -> Facts:
+            fraction, size = config.validation_fraction, config.shards.bytes_per_shard
+            facts = write_text_shards(directory, work, name, corpus, tasks, fraction, size, self._engine)
+            kept = sum(facts[split]["documents"] for split in SPLITS)
+            reporter.say(f"{name} text: kept {kept:,} of {facts['documents_in']:,} documents")
+            return facts
 
-def _tokens(config: PrepareConfig, name: str, texts: Stage, tokenizer: Stage, reporter: Reporter) -> Stage:
-    """The token shards of one corpus."""
-    inputs = {
-        "recipe": RECIPE,
-        "texts": texts.digest,
-        "tokenizer": tokenizer.digest,
-        "shards": asdict(config.shards),
-    }
+        with _work_directory(stage) as work:
+            return ensure(stage, f"{name} text", inputs, build, reporter.say)
 
-    def build(directory: Path) -> Facts:
-        _manifest_path(config).unlink(missing_ok=True)  # it lists the shards that are about to be replaced
-        processor = load_tokenizer(tokenizer.directory)
-        facts: Facts = {}
-        for split in SPLITS:
-            shards = sorted(texts.directory.glob(f"{split}-*.tar"))
-            # Only training blocks are shuffled and dealt, so only they must be many.
-            minimum_blocks = config.shards.minimum_blocks if split == "train" else 1
-            with reporter.track(f"{name}: encoding {split}", texts.facts[split]["documents"]) as advance:
+    def tokenizer(self, texts: dict[str, Stage]) -> Stage:
+        """The tokenizer, trained on the training split of all corpora."""
+        config, reporter = self._config, self._reporter
+        inputs = {
+            "recipe": RECIPE,
+            "tokenizer": asdict(config.tokenizer),
+            "texts": {name: stage.digest for name, stage in texts.items()},
+            "libraries": {"sentencepiece": version("sentencepiece")},
+        }
+
+        def build(directory: Path) -> Facts:
+            _manifest_path(config).unlink(missing_ok=True)  # it describes tokens of the old tokenizer
+            reporter.say(f"tokenizer: training {config.tokenizer.vocabulary_size:,} pieces")
+            shards = [path for stage in texts.values() for path in sorted(stage.directory.glob("train-*.tar"))]
+            total_bytes = sum(stage.facts["train"]["bytes"] for stage in texts.values())
+            return train_tokenizer(directory, config.tokenizer, shards, total_bytes)
+
+        return ensure(self._output / "tokenizer", "tokenizer", inputs, build, reporter.say)
+
+    def tokens(self, name: str, texts: Stage, tokenizer: Stage) -> Stage:
+        """The token shards of one corpus."""
+        config = self._config
+        inputs = {
+            "recipe": RECIPE,
+            "texts": texts.digest,
+            "tokenizer": tokenizer.digest,
+            "shards": asdict(config.shards),
+        }
+        stage = self._output / "tokens" / name
+
+        def build(directory: Path) -> Facts:
+            _manifest_path(config).unlink(missing_ok=True)  # it lists the shards that are about to be replaced
+            facts: Facts = {}
+            for split in SPLITS:
+                label, tasks = f"{name} encoding {split}", _by_task(texts.directory, split)
                 facts[split] = write_token_shards(
-                    directory, split, shards, processor, config.shards, minimum_blocks, advance
+                    directory, work, label, split, tasks, tokenizer.directory, config.shards, self._engine
                 )
-        reporter.say(f"{name} tokens: {sum(facts[split]['tokens'] for split in SPLITS):,}")
-        return facts
+            self._reporter.say(f"{name} tokens: {sum(facts[split]['tokens'] for split in SPLITS):,}")
+            return facts
 
-    return ensure(Path(config.output) / "tokens" / name, f"{name} tokens", inputs, build, reporter.say)
+        with _work_directory(stage) as work:
+            return ensure(stage, f"{name} tokens", inputs, build, self._reporter.say)
+
+
+def _by_task(directory: Path, split: str) -> list[list[Path]]:
+    """The text shards of a split in order, those of one task together."""
+    tasks: dict[str, list[Path]] = {}
+    for path in sorted(directory.glob(f"{split}-*.tar")):
+        tasks.setdefault(path.name.rsplit("-", 1)[0], []).append(path)
+    return list(tasks.values())
 
 
 def _manifest(config: PrepareConfig, texts: dict[str, Stage], tokenizer: Stage, tokens: dict[str, Stage]) -> Manifest:

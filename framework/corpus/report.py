@@ -1,5 +1,6 @@
 """What preparation tells the user: lines, progress bars on a terminal, and a table at the end."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,20 +25,27 @@ class Reporter:
         self._console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
-    def track(self, label: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-        """Follow a loop over documents: calls of the function that is yielded are counted and shown.
-
-        Args:
-            label: what is being done.
-            total: how many documents there will be, where that is known.
-        """
+    def follow(self, label: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+        """Show how many of `total` tasks, which run elsewhere, are done; `done` is asked twice a second."""
+        if not self._console.is_terminal:
+            yield
+            return
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        disable = not self._console.is_terminal  # a log file gets lines only
-        with Progress(
-            *columns, TimeElapsedColumn(), console=self._console, transient=True, disable=disable
-        ) as progress:
+        with Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True) as progress:
             task = progress.add_task(label, total=total)
-            yield lambda: progress.advance(task)
+            stop = threading.Event()
+
+            def watch() -> None:
+                while not stop.wait(0.5):
+                    progress.update(task, completed=done())
+
+            watcher = threading.Thread(target=watch, daemon=True)
+            watcher.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                watcher.join()
 
     def show(self, manifest: Manifest) -> None:
         """Print what was read, dropped and kept, by corpus."""

@@ -2,9 +2,11 @@
 
 A stage is built in a directory beside its place and renamed into it when it is done, with a stamp
 `stage.json` that holds the digest of everything the content follows from and the hash of every file.
-The next run keeps what is sound for the same inputs and builds the rest again.
+The next run keeps what is sound for the same inputs and builds the rest again. A task of a stage
+(`engine`) is such a directory too.
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -13,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from framework.corpus.digests import file_digest, json_digest
+from framework.errors import UserError
 
 STAMP = "stage.json"
 Facts = dict[str, Any]  # what a stage reports about its content; JSON
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,23 @@ def ensure(
         Whatever `build` raises; the half-built directory is then removed and the old one stays.
     """
     digest = json_digest(inputs)
-    reason = _unsound(directory, digest)
+    reason = unsound(directory, digest)
     if reason is None:
         say(f"{label}: sound, kept")
     else:
         if reason:
             say(f"{label}: {reason}; made again")
-        _build(directory, digest, build)
-    stamp = _read_stamp(directory)
-    assert stamp is not None, directory
-    return Stage(directory, json_digest(stamp["files"]), stamp["facts"])
+        fill(directory, digest, build)
+    return read_stage(directory)
 
 
-def _unsound(directory: Path, digest: str) -> str | None:
-    """Why the stage must be built: "" if it is not there, None if it need not."""
+def unsound(directory: Path, digest: str) -> str | None:
+    """Why a stage must be built: "" if it is not there, None if it need not.
+
+    Args:
+        directory: its place.
+        digest: of its inputs.
+    """
     if not directory.exists():
         return ""
     stamp = _read_stamp(directory)
@@ -77,6 +85,13 @@ def _unsound(directory: Path, digest: str) -> str | None:
     return None
 
 
+def read_stage(directory: Path) -> Stage:
+    """A stage that is known to be sound."""
+    stamp = _read_stamp(directory)
+    assert stamp is not None, directory
+    return Stage(directory, json_digest(stamp["files"]), stamp["facts"])
+
+
 def _read_stamp(directory: Path) -> dict[str, Any] | None:
     try:
         stamp = json.loads((directory / STAMP).read_text(encoding="utf-8"))
@@ -85,8 +100,9 @@ def _read_stamp(directory: Path) -> dict[str, Any] | None:
     return stamp if isinstance(stamp, dict) and stamp.keys() == {"inputs", "files", "facts"} else None
 
 
-def _build(directory: Path, digest: str, build: Callable[[Path], Facts]) -> None:
-    partial, old = directory.with_name(f".{directory.name}.partial"), directory.with_name(f".{directory.name}.old")
+def fill(directory: Path, digest: str, build: Callable[[Path], Facts]) -> None:
+    """Build a stage beside its place, stamp it, and rename it into place."""
+    partial, old = partial_directory(directory), directory.with_name(f".{directory.name}.old")
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -104,3 +120,15 @@ def _build(directory: Path, digest: str, build: Callable[[Path], Facts]) -> None
         directory.rename(old)
     partial.rename(directory)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def partial_directory(directory: Path) -> Path:
+    """Where a stage is built."""
+    return directory.with_name(f".{directory.name}.partial")
+
+
+def output_error(error: OSError, directory: Path) -> UserError | None:
+    """What to tell the user of an error on writing under `directory`; None if it is not theirs to mend."""
+    if error.errno not in _OUTPUT_ERRORS:
+        return None
+    return UserError(f"output: {error.filename or directory}: {error.strerror}; make room or choose another directory")

@@ -1,108 +1,208 @@
-"""First stage: the raw files of one corpus to text shards."""
+"""First stage: the raw files of one corpus to text shards.
+
+Two pipelines over the same tasks: one reads, cleans and keeps documents; the other, when all of them are
+known and so the copies among them, writes shards.
+"""
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+
+from datatrove.data import Document
 
 from framework.config import CorpusConfig
 from framework.corpus.baselines import Baselines
-from framework.corpus.cleaning import RULES, Cleaner, is_held_out
-from framework.corpus.documents import Document
-from framework.corpus.readers import read_documents
-from framework.corpus.shards import ShardWriter, encode_text
+from framework.corpus.cleaning import is_held_out
+from framework.corpus.digests import json_digest
+from framework.corpus.engine import Engine, Outcome, Output
+from framework.corpus.shards import ShardWriter, encode_text, read_texts
 from framework.corpus.stages import Facts
+from framework.corpus.steps import (
+    DropDuplicates,
+    KeepDocuments,
+    ReadDocuments,
+    ReadFiles,
+    cleaning_steps,
+    find_duplicates,
+)
 from framework.errors import UserError
 
 SPLITS = ("train", "validation")
+_TASK_BYTES = 64 << 20  # of raw files in one task, where no number of tasks is asked for
 
 
-@dataclass
-class _Tally:
-    documents_in: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    documents: Counter[str] = field(default_factory=Counter)  # kept, by split
-    bytes: Counter[str] = field(default_factory=Counter)  # of UTF-8 text, by split
+@dataclass(frozen=True)
+class TextTask:
+    """The raw files of one task, and the digest of everything that its documents follow from."""
+
+    files: list[Path]
+    digest: str
+
+
+def deal_files(sizes: list[int], tasks: int) -> list[slice]:
+    """Which files each task reads: neighbours, so that the tasks in order are the files in order.
+
+    Args:
+        sizes: of the files, in bytes.
+        tasks: how many there shall be, if there are so many files; 0: one for every 64 MiB, a larger file
+            in one of its own.
+    """
+    total = sum(sizes)
+    count = min(tasks or max(1, total // _TASK_BYTES), len(sizes))
+    parts: list[slice] = []
+    start = before = 0
+    for number, size in enumerate(sizes):
+        before += size
+        enough = before * count >= total * (len(parts) + 1)
+        last_chance = len(sizes) - (number + 1) <= count - (len(parts) + 1)  # a file each for the tasks to come
+        if enough or last_chance:
+            parts.append(slice(start, number + 1))
+            start = number + 1
+    return parts
+
+
+class WriteShards(Output):
+    """Splits the documents of a task and writes `train-*.tar` and `validation-*.tar`.
+
+    Args:
+        directory, digests: see `Output`.
+        corpus: settings of the corpus, for the description of each document.
+        validation_fraction: share of the documents that is held out.
+        bytes_per_shard: a shard is closed once it is at least this large.
+        passed: names of the steps that each document has passed.
+    """
+
+    name = "write shards"
+
+    def __init__(
+        self,
+        directory: Path,
+        digests: list[str],
+        corpus: CorpusConfig,
+        validation_fraction: float,
+        bytes_per_shard: int,
+        passed: list[str],
+    ) -> None:
+        super().__init__(directory, digests)
+        self._corpus, self._passed = corpus, passed
+        self._validation_fraction, self._bytes_per_shard = validation_fraction, bytes_per_shard
+
+    def write(self, documents: Iterable[Document], task: int, directory: Path) -> Facts:
+        """The shards of a task; per split `documents` and `bytes` of text."""
+        count: Counter[str] = Counter()
+        size: Counter[str] = Counter()
+        with ExitStack() as stack:
+            writers = {
+                split: stack.enter_context(ShardWriter(directory, split, self._bytes_per_shard)) for split in SPLITS
+            }
+            for document in documents:
+                split = SPLITS[is_held_out(document.text, self._validation_fraction)]
+                members = encode_text(document.text, self._description(document))
+                writers[split].write(f"{task:05d}-{count[split]:09d}", members)
+                count[split] += 1
+                size[split] += len(members["txt"])
+        return {split: {"documents": count[split], "bytes": size[split]} for split in SPLITS}
+
+    def _description(self, document: Document) -> dict[str, object]:
+        """What is kept about a document beside its text."""
+        return {
+            **document.metadata,
+            "id": document.id,
+            "source": self._corpus.source,
+            "language": self._corpus.language,
+            "licence": self._corpus.licence,
+            "passed": self._passed,
+        }
 
 
 def write_text_shards(
     directory: Path,
+    work: Path,
     name: str,
     corpus: CorpusConfig,
-    files: list[Path],
+    tasks: list[TextTask],
     validation_fraction: float,
     bytes_per_shard: int,
-    advance: Callable[[], None],
+    engine: Engine,
 ) -> Facts:
-    """Read, clean and split the documents of a corpus into `train-*.tar` and `validation-*.tar`.
+    """Read, clean and split the documents of a corpus into `SPLIT-TASK-*.tar`.
 
     Args:
         directory: where the shards go.
+        work: where tasks keep what they made; the next call goes on from there.
         name: of the corpus.
         corpus: its settings.
-        files: its raw files, in the order in which they are read.
+        tasks: its raw files.
         validation_fraction: share of the documents that is held out.
         bytes_per_shard: a shard is closed once it is at least this large.
-        advance: called after each document.
+        engine: runs the pipelines.
 
     Returns:
-        `documents_in`, `dropped` (documents by rule), and per split `documents` and `bytes` of text;
-        the validation split also has `gzip_bytes` and `xz_bytes`.
+        `documents_in`, `dropped` (documents by rule), `steps` (what each step counted), and per split
+        `documents` and `bytes` of text; the validation split also has `gzip_bytes` and `xz_bytes`.
 
     Raises:
         UserError: a file is damaged, or no document is left for one of the splits.
     """
-    tally, cleaner, baselines = _Tally(), Cleaner(corpus), Baselines()
-    with (
-        ShardWriter(directory, "train", bytes_per_shard) as train,
-        ShardWriter(directory, "validation", bytes_per_shard) as validation,
-    ):
-        writers = {"train": train, "validation": validation}
-        for path in files:
-            for document in read_documents(corpus.reader, path):
-                tally.documents_in += 1
-                advance()
-                if rule := cleaner.clean(document):
-                    tally.dropped[rule] += 1
-                    continue
-                split = SPLITS[is_held_out(document.text, validation_fraction)]
-                members = encode_text(document.text, _description(document, corpus, path))
-                writers[split].write(f"{tally.documents[split]:09d}", members)
-                tally.documents[split] += 1
-                tally.bytes[split] += len(members["txt"])
-                if split == "validation":
-                    baselines.add(members["txt"])
-    _require_documents(name, tally)
-    facts: Facts = {split: {"documents": tally.documents[split], "bytes": tally.bytes[split]} for split in writers}
-    facts["validation"] |= baselines.finish()
-    return facts | {"documents_in": tally.documents_in, "dropped": dict(sorted(tally.dropped.items()))}
+    cleaning = cleaning_steps(corpus)
+    keep = KeepDocuments(work / "kept", [task.digest for task in tasks])
+    kept = engine.run(f"{name} reading", [ReadFiles(corpus.reader, [task.files for task in tasks]), *cleaning, keep])
+    duplicates = find_duplicates([task.directory for task in kept.tasks])
+    digests = [
+        json_digest([task.digest, dropped, validation_fraction, bytes_per_shard])
+        for task, dropped in zip(kept.tasks, duplicates, strict=True)
+    ]
+    drop = DropDuplicates(duplicates)
+    passed = [step.name for step in (*cleaning, drop)]
+    write = WriteShards(work / "shards", digests, corpus, validation_fraction, bytes_per_shard, passed)
+    written = engine.run(f"{name} writing", [ReadDocuments(keep.directory), drop, write])
+    facts = _facts(kept, written)
+    _require_documents(name, facts)
+    for number, task in enumerate(written.tasks):
+        for path in sorted(task.directory.glob("*.tar")):
+            split, part = path.stem.split("-")
+            path.rename(directory / f"{split}-{number:05d}-{part}.tar")
+    facts["validation"] |= _baselines(directory)
+    return facts
 
 
-def _description(document: Document, corpus: CorpusConfig, path: Path) -> dict[str, object]:
-    """What is kept about a document beside its text."""
-    return {
-        "id": document.id,
-        "file": path.name,
-        "source": corpus.source,
-        "title": document.title,
-        "url": document.url,
-        "score": document.score,
-        "language": corpus.language,
-        "licence": corpus.licence,
-        "passed": list(RULES),
+def _facts(kept: Outcome, written: Outcome) -> Facts:
+    steps = [*kept.steps[:-1], *written.steps[1:-1]]  # without what the engine puts between and at the end
+    dropped: Counter[str] = Counter()
+    for step in steps:
+        dropped.update(step.dropped)
+    facts: Facts = {
+        split: {what: sum(task.facts[split][what] for task in written.tasks) for what in ("documents", "bytes")}
+        for split in SPLITS
+    }
+    return facts | {
+        "documents_in": steps[0].documents,
+        "dropped": dict(sorted(dropped.items())),
+        "steps": [{"step": step.step, "documents": step.documents, "dropped": step.dropped} for step in steps],
     }
 
 
-def _require_documents(name: str, tally: _Tally) -> None:
-    dropped = ", ".join(f"{count:,} by {rule}" for rule, count in sorted(tally.dropped.items()))
-    if not tally.documents:
+def _baselines(directory: Path) -> dict[str, int]:
+    """What compressors make of the held-out text, which is one stream to them, whatever the tasks were."""
+    baselines = Baselines()
+    for path in sorted(directory.glob("validation-*.tar")):
+        for text in read_texts(path):
+            baselines.add(text.encode())
+    return baselines.finish()
+
+
+def _require_documents(name: str, facts: Facts) -> None:
+    dropped = ", ".join(f"{count:,} by {rule}" for rule, count in facts["dropped"].items())
+    kept = sum(facts[split]["documents"] for split in SPLITS)
+    if not kept:
         raise UserError(
-            f"corpora.{name}: all of its {tally.documents_in:,} documents were dropped ({dropped}); "
+            f"corpora.{name}: all of its {facts['documents_in']:,} documents were dropped ({dropped}); "
             f"check reader, minimum_characters and minimum_score"
         )
-    kept = sum(tally.documents.values())
     for split, remedy in (("train", "lower"), ("validation", "raise")):
-        if not tally.documents[split]:
+        if not facts[split]["documents"]:
             raise UserError(
                 f"corpora.{name}: none of its {kept:,} documents fell into the {split} split; "
                 f"{remedy} validation_fraction or add documents"

@@ -1,24 +1,33 @@
-"""Third stage: the text shards of one corpus to token shards."""
+"""Third stage: the text shards of one corpus to token shards.
+
+Encoding is a pipeline over the tasks that wrote the text shards; dealing the tokens into blocks follows,
+in the order of the documents, so that no block depends on what the tasks or the workers were.
+"""
 
 import hashlib
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from framework.config import ShardConfig
-from framework.corpus.digests import file_digest
+from framework.corpus.digests import file_digest, json_digest
+from framework.corpus.engine import Engine, Output
 from framework.corpus.manifest import Block, Shard
 from framework.corpus.shards import ShardWriter, locate_members, read_texts
 from framework.corpus.stages import Facts
+from framework.corpus.tokenizer import load_tokenizer
 
-_DOCUMENTS_AT_ONCE = 64  # given to SentencePiece in one call, which spreads them over the cores
+_DOCUMENTS_AT_ONCE = 64  # given to SentencePiece in one call, which spreads them over its threads
 _PART = 1 << 16  # characters of a long document that are encoded together
+_TOKENS, _LENGTHS = "tokens.bin", "lengths.npy"
 
 
 def token_dtype(vocabulary_size: int) -> str:
@@ -26,66 +35,133 @@ def token_dtype(vocabulary_size: int) -> str:
     return "uint16" if vocabulary_size <= 1 << 16 else "uint32"
 
 
+class ReadTexts(PipelineStep):
+    """Yields the texts of a task's text shards.
+
+    Args:
+        tasks: for each task, its shards in order.
+    """
+
+    type = "reader"
+    name = "read texts"
+
+    def __init__(self, tasks: list[list[Path]]) -> None:
+        super().__init__()
+        self._tasks = tasks
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """The documents of task `rank`; of each the text alone."""
+        for text in itertools.chain.from_iterable(map(read_texts, self._tasks[rank])):
+            self.stat_update("total")
+            yield Document(text=text, id="")
+
+
+class EncodeTexts(Output):
+    """Encodes the texts of a task: `tokens.bin`, their ids one after another, and `lengths.npy`, a count for each.
+
+    Every document begins with the id of `<|endoftext|>`.
+
+    Args:
+        directory, digests: see `Output`.
+        tokenizer: directory of the tokenizer; on a cluster every node must see it.
+        threads: how many SentencePiece may use; they do not change the ids.
+    """
+
+    name = "encode"
+
+    def __init__(self, directory: Path, digests: list[str], tokenizer: Path, threads: int) -> None:
+        super().__init__(directory, digests)
+        self._tokenizer, self._threads = tokenizer, threads
+
+    def write(self, documents: Iterable[Document], task: int, directory: Path) -> Facts:
+        """See the class."""
+        tokenizer = load_tokenizer(self._tokenizer)
+        dtype, end_of_text, lengths = token_dtype(tokenizer.vocab_size()), tokenizer.eos_id(), []
+        waiting = iter(documents)
+        with (directory / _TOKENS).open("wb") as file:
+            while batch := [_parts(document.text) for document in itertools.islice(waiting, _DOCUMENTS_AT_ONCE)]:
+                whole = [part for parts in batch for part in parts]
+                encoded = iter(tokenizer.encode(whole, num_threads=self._threads))
+                for parts in batch:
+                    ids = [end_of_text, *itertools.chain.from_iterable(itertools.islice(encoded, len(parts)))]
+                    file.write(np.array(ids, dtype=dtype).tobytes())
+                    lengths.append(len(ids))
+        np.save(directory / _LENGTHS, np.array(lengths, dtype=np.int32))
+        return {"dtype": dtype, "tokens": sum(lengths)}
+
+
 def write_token_shards(
     directory: Path,
+    work: Path,
+    label: str,
     split: str,
-    text_shards: list[Path],
-    tokenizer: Any,
+    tasks: list[list[Path]],
+    tokenizer: Path,
     config: ShardConfig,
-    minimum_blocks: int,
-    advance: Callable[[], None],
+    engine: Engine,
 ) -> Facts:
     """Encode the documents of one split of a corpus and write `SPLIT-*.tar`.
 
-    Every document begins with the id of `<|endoftext|>`. Documents keep their order and are dealt into
-    blocks: as many as fit, a document longer than a block in a block of its own. How large a block is
-    follows from how many tokens there are, so the tokens first go to a spool file beside the shards.
+    Documents keep their order and are dealt into blocks: as many as fit, a document longer than a block in
+    a block of its own. How large a block is follows from how many tokens there are: only training blocks
+    are shuffled and dealt to ranks, so only they must be `config.minimum_blocks` at least (were they all
+    full; a long document takes the place of several).
 
     Args:
         directory: where the shards go.
+        work: where the tasks keep what they encoded; the next call goes on from there.
+        label: what is being encoded, for the user.
         split: "train" or "validation".
-        text_shards: of that split, in order.
-        tokenizer: a `SentencePieceProcessor`.
+        tasks: the text shards of that split, in order, by task.
+        tokenizer: directory of the tokenizer.
         config: sizes of shards and blocks.
-        minimum_blocks: how many blocks the tokens would fill at least if every block were full; a long
-            document takes the place of several.
-        advance: called after each document.
+        engine: runs the pipeline.
 
     Returns:
         `tokens` and `shards`, as in the manifest, paths relative to `directory`.
     """
-    spool = directory / f"{split}.spool"
-    lengths = _write_spool(spool, text_shards, tokenizer, advance)
-    tokens = np.memmap(spool, dtype=token_dtype(tokenizer.vocab_size()), mode="r")
-    block_tokens = max(1, min(config.block_tokens, len(tokens) // minimum_blocks))
+    model = [path.name for path in sorted(tokenizer.iterdir())], [file_digest(p) for p in sorted(tokenizer.iterdir())]
+    digests = [json_digest([model, [[path.name, file_digest(path)] for path in shards]]) for shards in tasks]
+    encode = EncodeTexts(work / split, digests, tokenizer, engine.threads(len(tasks)))
+    encoded = engine.run(label, [ReadTexts(tasks), encode]).tasks
+    lengths = np.concatenate([np.load(task.directory / _LENGTHS) for task in encoded])
+    minimum_blocks = config.minimum_blocks if split == "train" else 1
+    block_tokens = max(1, min(config.block_tokens, int(lengths.sum(dtype=np.int64)) // minimum_blocks))
+    tokens = _Tokens([(task.directory / _TOKENS, task.facts["tokens"]) for task in encoded], encoded[0].facts["dtype"])
     with ShardWriter(directory, split, config.bytes_per_shard) as writer:
-        start = 0
         for number, documents in enumerate(_deal(lengths, block_tokens)):
-            end = start + int(documents.sum())
-            members = {"tokens.npy": _npy(tokens[start:end]), "lengths.npy": _npy(documents)}
+            members = {"tokens.npy": _npy(tokens.take(int(documents.sum()))), "lengths.npy": _npy(documents)}
             writer.write(f"{number:07d}", members)
-            start = end
-    total = len(tokens)
-    del tokens  # unmaps the spool
-    spool.unlink()
-    return {"tokens": total, "shards": [asdict(_describe(path)) for path in writer.paths]}
+    return {
+        "tokens": int(lengths.sum(dtype=np.int64)),
+        "shards": [asdict(_describe(path)) for path in writer.paths],
+    }
 
 
-def _write_spool(
-    spool: Path, text_shards: list[Path], tokenizer: Any, advance: Callable[[], None]
-) -> NDArray[np.int32]:
-    """Append the tokens of every document to one raw file; their counts."""
-    dtype, lengths = token_dtype(tokenizer.vocab_size()), []
-    texts = itertools.chain.from_iterable(map(read_texts, text_shards))
-    with spool.open("wb") as file:
-        while batch := [_parts(text) for text in itertools.islice(texts, _DOCUMENTS_AT_ONCE)]:
-            encoded = iter(tokenizer.encode([part for parts in batch for part in parts]))
-            for parts in batch:
-                ids = [tokenizer.eos_id(), *itertools.chain.from_iterable(itertools.islice(encoded, len(parts)))]
-                np.array(ids, dtype=dtype).tofile(file)
-                lengths.append(len(ids))
-                advance()
-    return np.array(lengths, dtype=np.int32)
+class _Tokens:
+    """The tokens of all tasks, read once from the first to the last.
+
+    Args:
+        files: the raw files and how many tokens are in each.
+        dtype: of the tokens.
+    """
+
+    def __init__(self, files: list[tuple[Path, int]], dtype: str) -> None:
+        self._files = iter([(path, count) for path, count in files if count])
+        self._dtype = dtype
+        self._open: NDArray[Any] = np.empty(0, dtype)
+
+    def take(self, count: int) -> NDArray[Any]:
+        """The next `count` tokens."""
+        parts = []
+        while count:
+            if not len(self._open):
+                path, length = next(self._files)
+                self._open = np.memmap(path, self._dtype, "r", shape=(length,))
+            part, self._open = self._open[:count], self._open[count:]
+            parts.append(part)
+            count -= len(part)
+        return np.concatenate(parts)
 
 
 def _parts(text: str) -> list[str]:

@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framework.config import CorpusConfig
-from framework.corpus.cleaning import Cleaner, clean_text, is_held_out
-from framework.corpus.documents import Document
+from framework.corpus.cleaning import clean_text, is_held_out
 
 
 @pytest.mark.parametrize(
@@ -32,26 +30,6 @@ def test_clean_text_is_clean(raw: str) -> None:
     assert clean_text(text) == text
     assert "\u2581" not in text
     assert not {c for c in text if unicodedata.category(c) == "Cc"} - {"\n", "\t"}
-
-
-@pytest.mark.parametrize(
-    ("document", "rule"),
-    [
-        (Document("1", "long enough", score=3), ""),
-        (Document("1", "", rejected="redirect"), "redirect"),
-        (Document("1", " \x00\n "), "no_text"),
-        (Document("1", "short", score=3), "minimum_characters"),
-        (Document("1", "long enough"), "no_score"),
-        (Document("1", "long enough", score=2.9), "minimum_score"),
-    ],
-)
-def test_rules(document: Document, rule: str) -> None:
-    assert Cleaner(CorpusConfig(minimum_characters=8, minimum_score=3)).clean(document) == rule
-
-
-def test_duplicates_are_found_after_cleaning() -> None:
-    cleaner = Cleaner(CorpusConfig())
-    assert [cleaner.clean(Document("1", text)) for text in ("a\nb", "a\r\nb ", "a b")] == ["", "duplicate", ""]
 
 
 def test_the_held_out_share_is_the_fraction() -> None:

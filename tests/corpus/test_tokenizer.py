@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 import sentencepiece
+import webdataset
 
-from framework.config import TokenizerConfig
+from framework.config import ExecutorConfig, ShardConfig, TokenizerConfig
+from framework.corpus.engine import Engine
+from framework.corpus.report import Reporter
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
 from framework.corpus.tokenizer import load_tokenizer, train_tokenizer
 from framework.corpus.tokens import write_token_shards
@@ -82,20 +85,17 @@ def test_lines_longer_than_sentencepiece_takes_are_learned_from(tmp_path: Path) 
     assert processor.decode(processor.encode(text)) == text
 
 
-def test_a_document_longer_than_what_is_encoded_at_once(tmp_path: Path, tokenizer: Any) -> None:
-    from framework.config import ShardConfig
-
+def test_a_document_longer_than_what_is_encoded_at_once(tmp_path: Path, samples: Prepared, tokenizer: Any) -> None:
     texts = [
         "A line of words.\n" * 9000,
         "no newline at all " * 8000,
         "\n" * 70_000,
         "x\n" + "word " * 20_000 + "\nend",
     ]
-    write_token_shards(tmp_path, "validation", [text_shard(tmp_path, texts)], tokenizer, ShardConfig(), 1, lambda: None)
-    import webdataset
-
+    shards, model = [[text_shard(tmp_path, texts)]], samples.output / "tokenizer"
+    with Engine(ExecutorConfig(), Reporter()) as engine:
+        write_token_shards(tmp_path, tmp_path / "work", "x", "validation", shards, model, ShardConfig(), engine)
     [sample] = webdataset.WebDataset(str(tmp_path / "validation-00000.tar"), shardshuffle=False).decode()
     expected = [[1, *tokenizer.encode(text)] for text in texts]
     assert sample["lengths.npy"].tolist() == [len(ids) for ids in expected]
     assert sample["tokens.npy"].tolist() == list(itertools.chain.from_iterable(expected))
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["train-00000.tar", "validation-00000.tar"]

@@ -1,0 +1,193 @@
+"""Steps that every corpus goes through: read, clean, turn down by rule; and the documents in between."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+from framework.config import CorpusConfig
+from framework.corpus.cleaning import clean_text
+from framework.corpus.engine import Output, task_directory
+from framework.corpus.readers import read_documents
+from framework.corpus.stages import Facts
+
+DOCUMENTS, DIGESTS = "documents.jsonl", "digests.npy"
+
+
+class ReadFiles(PipelineStep):
+    """Yields the documents of a task's raw files; counts those that the reader itself turned down.
+
+    Args:
+        reader: name of the reader.
+        tasks: for each task, its files in order.
+    """
+
+    type = "reader"
+    name = "read"
+
+    def __init__(self, reader: str, tasks: list[list[Path]]) -> None:
+        super().__init__()
+        self._reader, self._tasks = reader, tasks
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """The documents of task `rank`."""
+        for path in self._tasks[rank]:
+            for found in read_documents(self._reader, path):
+                self.stat_update("total")
+                if found.rejected:
+                    self.stat_update(f"dropped_{found.rejected}")
+                    continue
+                about = {"file": path.name, "title": found.title, "url": found.url, "score": found.score}
+                yield Document(text=found.text, id=found.id, metadata=about)
+
+
+class CleanText(PipelineStep):
+    """Puts the text, and what is said about it, into the form that shards have (`cleaning.clean_text`)."""
+
+    type = "formatter"
+    name = "clean"
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """The same documents, cleaned."""
+        for document in data:
+            with self.track_time():
+                document.text, document.id = clean_text(document.text), clean_text(document.id)
+                for name in ("title", "url"):
+                    document.metadata[name] = clean_text(document.metadata[name])
+            self.stat_update("total")
+            yield document
+
+
+class MinimumCharacters(BaseFilter):
+    """Drops empty documents ("no_text") and short ones ("minimum_characters")."""
+
+    name = "minimum_characters"
+
+    def __init__(self, characters: int) -> None:
+        super().__init__()
+        self._characters = characters
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Whether the document stays, or the rule that drops it."""
+        if not doc.text:
+            return False, "no_text"
+        return len(doc.text) >= self._characters or (False, "minimum_characters")
+
+
+class MinimumScore(BaseFilter):
+    """Drops documents that were rated lower ("minimum_score") or not at all ("no_score")."""
+
+    name = "minimum_score"
+
+    def __init__(self, score: float) -> None:
+        super().__init__()
+        self._score = score
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Whether the document stays, or the rule that drops it."""
+        score = doc.metadata["score"]
+        if score is None:
+            return False, "no_score"
+        return score >= self._score or (False, "minimum_score")
+
+
+def cleaning_steps(corpus: CorpusConfig) -> list[PipelineStep]:
+    """What is done to the documents of a corpus, in order."""
+    steps: list[PipelineStep] = [CleanText(), MinimumCharacters(corpus.minimum_characters)]
+    if corpus.minimum_score is not None:
+        steps.append(MinimumScore(corpus.minimum_score))
+    return steps
+
+
+class KeepDocuments(Output):
+    """Keeps the documents of a task as JSON lines for the pipelines that follow, and a digest of each text.
+
+    `documents.jsonl` has an object with `id`, `text` and `metadata` a line; `digests.npy` the 16 first
+    bytes of the SHA-256 of each text, as two uint64.
+    """
+
+    name = "keep"
+
+    def write(self, documents: Iterable[Document], task: int, directory: Path) -> Facts:
+        """See the class."""
+        digests = bytearray()
+        with (directory / DOCUMENTS).open("w", encoding="utf-8") as file:
+            for document in documents:
+                digests += hashlib.sha256(document.text.encode()).digest()[:16]
+                line = {"id": document.id, "text": document.text, "metadata": document.metadata}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        np.save(directory / DIGESTS, np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
+        return {"documents": len(digests) // 16}
+
+
+class ReadDocuments(PipelineStep):
+    """Yields what `KeepDocuments` kept of a task.
+
+    Args:
+        directory: of the tasks that kept it.
+    """
+
+    type = "reader"
+    name = "read kept"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """The documents of task `rank`."""
+        with (task_directory(self._directory, rank) / DOCUMENTS).open(encoding="utf-8", newline="\n") as file:
+            for line in file:
+                self.stat_update("total")
+                yield Document(**json.loads(line))
+
+
+class DropDuplicates(PipelineStep):
+    """Drops the documents of a task that `find_duplicates` has named ("duplicate").
+
+    Args:
+        duplicates: for each task, which of its documents are dropped, counted from 0, ascending.
+    """
+
+    type = "filter"
+    name = "exact duplicates"
+
+    def __init__(self, duplicates: list[list[int]]) -> None:
+        super().__init__()
+        self._duplicates = duplicates
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """The documents that are the first of their text."""
+        dropped = set(self._duplicates[rank])
+        for number, document in enumerate(data):
+            self.stat_update("total")
+            if number in dropped:
+                self.stat_update("dropped_duplicate")
+            else:
+                yield document
+
+
+def find_duplicates(tasks: list[Path]) -> list[list[int]]:
+    """Which documents of each task have the text of an earlier one, in this task or one before it.
+
+    Takes 24 bytes of memory a document. Which copy stays follows from the order of the tasks, never
+    from which of them was done first.
+
+    Args:
+        tasks: the directories that `KeepDocuments` wrote, in order.
+    """
+    digests = [np.load(directory / DIGESTS) for directory in tasks]
+    ends = np.cumsum([len(part) for part in digests])
+    whole = np.concatenate(digests)
+    order = np.lexsort((whole[:, 1], whole[:, 0]))  # stable: equal texts stay in the order of the corpus
+    again = order[1:][(whole[order[1:]] == whole[order[:-1]]).all(axis=1)]
+    again.sort()
+    parts = np.split(again, np.searchsorted(again, ends[:-1]))
+    starts = [0, *ends[:-1].tolist()]
+    return [(part - start).tolist() for part, start in zip(parts, starts, strict=True)]
