@@ -56,8 +56,10 @@ def command(module: str, *overrides: str, ranks: int = 1, launcher: str = "torch
     return [*start, module, *overrides]
 
 
-def start_ranks(module: str, *overrides: str, ranks: int) -> list[subprocess.Popen]:
-    """The processes of a job in one process group, without a launcher's own words and signals in between."""
+def start_ranks(module: str, *overrides: str, ranks: int, folders: list[Path] | None = None) -> list[subprocess.Popen]:
+    """The processes of a job in one process group, without a launcher's own words and signals in between; each
+    started in its own folder, where they are given.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -67,6 +69,7 @@ def start_ranks(module: str, *overrides: str, ranks: int) -> list[subprocess.Pop
         processes.append(
             subprocess.Popen(
                 command(module, *overrides),
+                cwd=folders[rank] if folders else None,
                 env={**job, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

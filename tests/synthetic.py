@@ -22,6 +22,8 @@ def make_data(
     blocks: int = 20,
     longest: int = 90,
     seed: int = 0,
+    held_out: int = 4,
+    held_out_blocks: int = 1,
 ) -> Path:
     """`documents[corpus]` random documents a corpus; lengths 2 to `longest`; token ids tell documents apart."""
     random = np.random.default_rng(seed)
@@ -29,18 +31,18 @@ def make_data(
     corpora = {}
     for name, count in documents.items():
         train = [_document(random, longest) for _ in range(count)]
-        held_out = [_document(random, longest) for _ in range(4)]
-        text = b"x" * sum(len(d) for d in held_out)
+        kept_back = [_document(random, longest) for _ in range(held_out)]
+        text = b"x" * sum(len(d) for d in kept_back)
         corpora[name] = {
             "weight": (weights or {}).get(name, 1.0),
             "source": "random",
             "licence": "CC0-1.0",
-            "documents_in": count + 4,
-            "documents_kept": count + 4,
+            "documents_in": count + held_out,
+            "documents_kept": count + held_out,
             "dropped": {},
             "train": _split(path / "tokens", name, "train", train, blocks),
             "validation": {
-                **_split(path / "tokens", name, "validation", held_out, 1),
+                **_split(path / "tokens", name, "validation", kept_back, held_out_blocks),
                 "gzip_bytes": len(zlib.compress(text, 9)),
                 "xz_bytes": len(lzma.compress(text)),
             },

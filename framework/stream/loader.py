@@ -13,7 +13,7 @@ from framework.stream.manifest import Manifest, Split
 from framework.stream.mixture import Mixture
 from framework.stream.order import BlockOrder
 from framework.stream.rows import LaneRows
-from framework.stream.shards import LocalShards
+from framework.stream.shards import Shards
 
 NO_LOSS = -100  # label of a position without loss, as torch.nn.functional.cross_entropy ignores it
 
@@ -55,13 +55,20 @@ class TrainingRows:
         weights: share of the tokens by corpus; empty: the manifest's.
         sequence_length: tokens in a row.
         lanes, seed: of the order.
+        shards: where blocks are read from.
 
     Raises:
         UserError: a weight names no corpus, or a corpus has nothing to train on.
     """
 
     def __init__(
-        self, manifest: Manifest, weights: Mapping[str, float], sequence_length: int, lanes: int, seed: int
+        self,
+        manifest: Manifest,
+        weights: Mapping[str, float],
+        sequence_length: int,
+        lanes: int,
+        seed: int,
+        shards: Shards,
     ) -> None:
         unknown = sorted(set(weights) - set(manifest.corpora))
         if unknown:
@@ -72,7 +79,7 @@ class TrainingRows:
         self.mixture = Mixture(self.weights, lanes)
         self.sequence_length = sequence_length
         self.lanes = lanes
-        shards = LocalShards()
+        self._shards = shards
         self._rows: dict[str, LaneRows] = {}
         for name in self.mixture.corpora:
             split = manifest.corpora[name].train
@@ -85,12 +92,21 @@ class TrainingRows:
         """The given global sequences, in that order."""
         rows, corpora = [], []
         for sequence in sequences:
-            name = self.mixture.corpus(sequence)
-            start = self.mixture.drawn_before(sequence, name) * self.sequence_length
-            tokens, begins = self._rows[name].read(sequence % self.lanes, start, self.sequence_length + 1)
-            rows.append((tokens, begins))
+            name, lane, start = self._place(sequence)
+            rows.append(self._rows[name].read(lane, start, self.sequence_length + 1))
             corpora.append(name)
         return _batch(rows, corpora)
+
+    def prefetch(self, sequences: range) -> None:
+        """Start reading what these sequences need, where reading takes time."""
+        for sequence in sequences:
+            name, lane, start = self._place(sequence)
+            self._shards.prefetch(self._rows[name].blocks(lane, start, self.sequence_length + 1))
+
+    def _place(self, sequence: int) -> tuple[str, int, int]:
+        """The corpus of a sequence, its lane, and the token of the lane that it begins with."""
+        name = self.mixture.corpus(sequence)
+        return name, sequence % self.lanes, self.mixture.drawn_before(sequence, name) * self.sequence_length
 
 
 def _batch(rows: list[tuple[NDArray[Any], NDArray[np.bool_]]], corpora: list[str]) -> Batch:
@@ -110,22 +126,40 @@ def share_of(rank: int, world_size: int, position: int, sequences: int) -> range
     return range(position + rank, position + sequences, world_size)
 
 
-def validation_rows(split: Split, sequence_length: int) -> Iterator[Batch]:
-    """The held-out documents of a corpus as rows of one, in the order stored; the last one is padded.
+class ValidationRows:
+    """The held-out documents of a corpus as rows, in the order stored; the last one is padded.
 
     Every token of every document is a label once, except the very first of the split, which nothing
     precedes. A document cut by the end of a row goes on in the next one without what came before.
     """
-    shards = LocalShards()
-    data = [shards.read(block) for block in split.blocks]
-    tokens = np.concatenate([block.tokens for block in data]).astype(np.int64)
-    lengths = np.concatenate([block.lengths for block in data])
-    begins = np.zeros(len(tokens), dtype=bool)
-    begins[np.cumsum(lengths) - lengths] = True
-    for start in range(0, len(tokens) - 1, sequence_length):
-        row = tokens[start : start + sequence_length + 1]
-        missing = sequence_length + 1 - len(row)
-        padded = np.pad(row, (0, missing))
-        batch = _batch([(padded, np.pad(begins[start : start + sequence_length + 1], (0, missing)))], [""])
-        batch.labels[0, sequence_length - missing :] = NO_LOSS
-        yield batch
+
+    def __init__(self, split: Split, sequence_length: int, shards: Shards) -> None:
+        self._blocks = split.blocks
+        self._ends = np.cumsum(split.block_tokens())
+        self._length = sequence_length
+        self._shards = shards
+
+    def __len__(self) -> int:
+        tokens = int(self._ends[-1]) if len(self._ends) else 0
+        return max(0, -(-(tokens - 1) // self._length))
+
+    def read(self, row: int) -> Batch:
+        """Row number `row`, a batch of one; only the blocks it lies in are read."""
+        start, stop = row * self._length, row * self._length + self._length + 1
+        tokens = np.zeros(stop - start, dtype=np.int64)
+        begins = np.zeros(stop - start, dtype=bool)
+        first = int(np.searchsorted(self._ends, start, side="right"))
+        filled = 0
+        for block, end in zip(self._blocks[first:], self._ends[first:].tolist(), strict=True):
+            begin = end - block.tokens
+            if begin >= stop:
+                break
+            data = self._shards.read(block)
+            part = data.tokens[max(start - begin, 0) : stop - begin]
+            opens = np.cumsum(data.lengths) - data.lengths + begin - start
+            begins[opens[(opens >= 0) & (opens < len(begins))]] = True
+            tokens[filled : filled + len(part)] = part
+            filled += len(part)
+        batch = _batch([(tokens, begins)], [""])
+        batch.labels[0, filled - 1 :] = NO_LOSS
+        return batch

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framework import distributed
 from framework.errors import UserError
+from framework.stream import places
 
 SCHEMA_VERSION = 1
 
@@ -18,7 +22,7 @@ SCHEMA_VERSION = 1
 class Block:
     """A block of documents: two `.npy` members of a shard, each one range of its bytes."""
 
-    shard: Path
+    shard: str  # path or URL
     tokens_offset: int
     tokens_bytes: int
     lengths_offset: int
@@ -36,6 +40,7 @@ class Split:
     tokens: int
     bytes: int  # UTF-8 bytes of the text
     blocks: tuple[Block, ...]
+    shard_bytes: dict[str, int]  # size of each shard
     facts: dict[str, Any]  # the split as the manifest has it, without its shards
 
     def block_tokens(self) -> NDArray[np.int64]:
@@ -58,53 +63,92 @@ class Corpus:
 class Manifest:
     """The token shards of a prepared directory."""
 
-    path: Path
+    path: str  # or URL
     digest: str  # sha256 of the manifest file
     dtype: np.dtype
-    tokenizer: Path
+    tokenizer: str  # path or URL
     tokenizer_sha256: str
     vocabulary_size: int
     end_of_text: int
     corpora: dict[str, Corpus]
 
 
-def read_manifest(data: Path) -> Manifest:
-    """Read `data/tokens/manifest.json` and hold it against the files it lists.
+def read_manifest(data: str | os.PathLike[str]) -> Manifest:
+    """The manifest of a data directory, given by path or URL; every rank must call, and gets the same.
 
-    Sizes of shards and the tokenizer's hash are compared here; the hash of a block when it is first
-    read (`framework.stream.shards`).
+    Rank 0 alone reads it, and holds a local one against the files it lists (their sizes); the others get it from
+    rank 0. The hash of a block is checked when it is first read (`framework.stream.shards`), that of the tokenizer
+    when it is copied (`copy_tokenizer`).
 
     Raises:
         UserError: the manifest is missing, damaged or of another version, or a file disagrees with it.
     """
-    path = data / "tokens" / "manifest.json"
-    remedy = f"run python -m framework.prepare output={data}"
+    path = places.join(str(data), "tokens/manifest.json")
+    lead = distributed.rank() == 0
+    content = distributed.together(lambda: _read_if(lead, path, data))
+    return _parse(path, distributed.broadcast(content), data)
+
+
+def _read_if(lead: bool, path: str, data: Any) -> bytes | None:
+    """Rank 0: the manifest's bytes, after a look at the files it lists."""
+    if not lead:
+        return None
+    if not places.is_remote(path) and not Path(path).exists():
+        raise UserError(f"{path}: No such file or directory; {_remedy(data)}")
+    content = places.read(path)
+    manifest = _parse(path, content, data)
+    if not places.is_remote(path):
+        _check_sizes(manifest)
+    return content
+
+
+def copy_tokenizer(manifest: Manifest, directory: Path) -> Path:
+    """Put the tokenizer that the shards were made with into a local directory.
+
+    Raises:
+        UserError: it is missing or another one.
+    """
+    content = places.read(manifest.tokenizer)
+    if hashlib.sha256(content).hexdigest() != manifest.tokenizer_sha256:
+        raise UserError(
+            f"{manifest.tokenizer}: is not the tokenizer the shards of {manifest.path} were made with; restore it or "
+            "prepare the data again"
+        )
+    copy = directory / "tokenizer.model"
     try:
-        content = path.read_bytes()
+        if not copy.exists() or copy.read_bytes() != content:
+            copy.write_bytes(content)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {remedy}") from error
+        raise UserError(f"{copy}: {error.strerror}; free some space or choose another run.directory") from error
+    return copy
+
+
+def _remedy(data: Any) -> str:
+    return f"run python -m framework.prepare output={data}"
+
+
+def _parse(path: str, content: bytes, data: Any) -> Manifest:
+    remedy = _remedy(data)
     try:
         raw = json.loads(content)
         if raw["schema_version"] != SCHEMA_VERSION:
             raise UserError(
                 f"{path}: schema_version is {raw['schema_version']}, this version reads {SCHEMA_VERSION}; {remedy}"
             )
-        manifest = _manifest(path, hashlib.sha256(content).hexdigest(), raw)
+        return _manifest(path, hashlib.sha256(content).hexdigest(), raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path}: is damaged ({type(error).__name__}: {error}); {remedy}") from error
-    _check_tokenizer(manifest, remedy)
-    return manifest
 
 
-def _manifest(path: Path, digest: str, raw: dict[str, Any]) -> Manifest:
+def _manifest(path: str, digest: str, raw: dict[str, Any]) -> Manifest:
     tokenizer = raw["tokenizer"]
     return Manifest(
         path=path,
         digest=digest,
         dtype=np.dtype(raw["dtype"]),
-        tokenizer=(path.parent / tokenizer["path"]).resolve(),
+        tokenizer=places.join(posixpath.dirname(path), tokenizer["path"]),
         tokenizer_sha256=tokenizer["sha256"],
         vocabulary_size=tokenizer["vocabulary_size"],
         end_of_text=tokenizer["end_of_text"],
@@ -112,34 +156,31 @@ def _manifest(path: Path, digest: str, raw: dict[str, Any]) -> Manifest:
     )
 
 
-def _corpus(path: Path, name: str, raw: dict[str, Any]) -> Corpus:
+def _corpus(path: str, name: str, raw: dict[str, Any]) -> Corpus:
     facts = {key: value for key, value in raw.items() if key not in ("train", "validation")}
     return Corpus(name, raw["weight"], facts, _split(path, raw["train"]), _split(path, raw["validation"]))
 
 
-def _split(path: Path, raw: dict[str, Any]) -> Split:
-    blocks = []
-    for shard in raw["shards"]:
-        file = path.parent / shard["path"]
-        try:
-            size = file.stat().st_size
-        except OSError as error:
-            raise UserError(f"{file}: {error.strerror}, but {path} lists it; prepare the data again") from error
-        if size != shard["bytes"]:
-            raise UserError(f"{file}: has {size} bytes, {path} says {shard['bytes']}; prepare the data again")
-        blocks += [Block(shard=file, **block) for block in shard["blocks"]]
+def _split(path: str, raw: dict[str, Any]) -> Split:
+    folder = posixpath.dirname(path)
+    shards = {places.join(folder, shard["path"]): shard for shard in raw["shards"]}
+    blocks = tuple(Block(shard=place, **block) for place, shard in shards.items() for block in shard["blocks"])
     if sum(block.tokens for block in blocks) != raw["tokens"]:
         raise UserError(f"{path}: tokens of the blocks do not add up to {raw['tokens']}; prepare the data again")
     facts = {key: value for key, value in raw.items() if key != "shards"}
-    return Split(raw["documents"], raw["tokens"], raw["bytes"], tuple(blocks), facts)
+    sizes = {place: shard["bytes"] for place, shard in shards.items()}
+    return Split(raw["documents"], raw["tokens"], raw["bytes"], blocks, sizes, facts)
 
 
-def _check_tokenizer(manifest: Manifest, remedy: str) -> None:
-    try:
-        found = hashlib.sha256(manifest.tokenizer.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{manifest.tokenizer}: {error.strerror}; {remedy}") from error
-    if found != manifest.tokenizer_sha256:
-        raise UserError(
-            f"{manifest.tokenizer}: is not the tokenizer the shards of {manifest.path} were made with; {remedy}"
-        )
+def _check_sizes(manifest: Manifest) -> None:
+    """The shards on a local disk are as long as the manifest says."""
+    for corpus in manifest.corpora.values():
+        for file, size in (*corpus.train.shard_bytes.items(), *corpus.validation.shard_bytes.items()):
+            try:
+                found = os.stat(file).st_size
+            except OSError as error:
+                raise UserError(
+                    f"{file}: {error.strerror}, but {manifest.path} lists it; prepare the data again"
+                ) from error
+            if found != size:
+                raise UserError(f"{file}: has {found} bytes, {manifest.path} says {size}; prepare the data again")

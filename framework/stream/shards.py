@@ -1,16 +1,19 @@
-"""Blocks of tokens from local shards, by memory map: no copy until a row is cut, no index to load."""
+"""Blocks of tokens from shards: local ones by memory map, so there is no copy until a row is cut."""
 
 import hashlib
 import io
 import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.config import RemoteConfig
 from framework.errors import UserError
+from framework.stream import places
 from framework.stream.manifest import Block
 
 
@@ -27,12 +30,22 @@ class BlockData:
     lengths: NDArray[np.int64]
 
 
+class Shards(Protocol):
+    """Where blocks are read from."""
+
+    def read(self, block: Block) -> BlockData:
+        """The content of `block`, checked against its hash; raises UserError if it cannot be had."""
+
+    def prefetch(self, blocks: Iterable[Block]) -> None:
+        """These blocks will be needed soon."""
+
+
 class LocalShards:
     """Reads blocks of shards on a local disk; the hash of each block is checked when it is first read."""
 
     def __init__(self) -> None:
-        self._maps: dict[Path, mmap.mmap] = {}
-        self._sound: set[Block] = set()
+        self._maps: dict[str, mmap.mmap] = {}
+        self._read: dict[Block, BlockData] = {}  # views, not copies
 
     def read(self, block: Block) -> BlockData:
         """The content of `block`; its tokens are a view of the file, not a copy.
@@ -40,28 +53,47 @@ class LocalShards:
         Raises:
             UserError: the shard's bytes are not those the manifest describes.
         """
-        view = memoryview(self._map(block.shard))
-        tokens = view[block.tokens_offset : block.tokens_offset + block.tokens_bytes]
-        lengths = view[block.lengths_offset : block.lengths_offset + block.lengths_bytes]
-        if block not in self._sound:
+        if block not in self._read:
+            view = memoryview(self._map(block.shard))
+            tokens = view[block.tokens_offset : block.tokens_offset + block.tokens_bytes]
             digest = hashlib.sha256(tokens)
-            digest.update(lengths)
+            digest.update(view[block.lengths_offset : block.lengths_offset + block.lengths_bytes])
             if digest.hexdigest() != block.sha256:
                 raise UserError(
                     f"{block.shard}: the block at byte {block.tokens_offset} is not what the manifest says "
                     "(its hash differs); the file is damaged or stale: restore it or prepare the data again"
                 )
-            self._sound.add(block)
-        return BlockData(_npy(tokens), _npy(lengths).astype(np.int64))
+            self._read[block] = parse_block(block, view, 0)
+        return self._read[block]
 
-    def _map(self, shard: Path) -> mmap.mmap:
+    def prefetch(self, blocks: Iterable[Block]) -> None:
+        """Nothing to do: the system's page cache reads ahead."""
+
+    def _map(self, shard: str) -> mmap.mmap:
         if shard not in self._maps:
             try:
-                with shard.open("rb") as file:
+                with Path(shard).open("rb") as file:
                     self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise UserError(f"{shard}: cannot be read ({error}); restore it or prepare the data again") from error
         return self._maps[shard]
+
+
+def open_shards(data: str, config: RemoteConfig) -> Shards:
+    """Whatever reads the shards of a data directory, given by path or URL."""
+    if not places.is_remote(data):
+        return LocalShards()
+    from framework.stream.remote import RemoteShards
+
+    return RemoteShards(config)
+
+
+def parse_block(block: Block, content: bytes | memoryview, begin: int) -> BlockData:
+    """The arrays of a block, as views of `content`, which holds the shard's bytes from `begin` on."""
+    view = memoryview(content)
+    tokens = view[block.tokens_offset - begin :][: block.tokens_bytes]
+    lengths = view[block.lengths_offset - begin :][: block.lengths_bytes]
+    return BlockData(_npy(tokens), _npy(lengths).astype(np.int64))
 
 
 def _npy(member: memoryview) -> NDArray[Any]:

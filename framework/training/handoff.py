@@ -30,7 +30,7 @@ def write_model(
         path,
         weights,
         config.model,
-        tokenizer=manifest.tokenizer,
+        tokenizer=path.parent / "tokenizer.model",
         provenance=_provenance(config, manifest, step, held_out),
         dtype=torch.bfloat16 if config.precision.dtype == "bf16" else torch.float32,
     )

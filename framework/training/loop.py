@@ -15,7 +15,8 @@ from framework.model.families import check_exportable
 from framework.model.tokenizer_files import open_own
 from framework.model.transformer import Transformer, initialize
 from framework.stream.loader import TrainingRows, share_of
-from framework.stream.manifest import Manifest, read_manifest
+from framework.stream.manifest import Manifest, copy_tokenizer, read_manifest
+from framework.stream.shards import open_shards
 from framework.training import checkpoint as checkpoints
 from framework.training import state as engine_state
 from framework.training import summary
@@ -37,11 +38,13 @@ def train(config: PretrainConfig) -> None:
         UserError: data, configuration or checkpoint do not go together; see the messages.
     """
     run = Path(config.run.directory) / config.run.name
-    manifest = together(lambda: read_manifest(Path(config.data.path)))
+    manifest = read_manifest(config.data.path)
     together(lambda: _settle_model(config, manifest))
+    together(lambda: _keep_tokenizer(manifest, run))
+    shards = together(lambda: open_shards(config.data.path, config.data.remote))
     rows = together(
         lambda: TrainingRows(
-            manifest, config.data.weights, config.data.sequence_length, config.data.lanes, config.data.seed
+            manifest, config.data.weights, config.data.sequence_length, config.data.lanes, config.data.seed, shards
         )
     )
     found = _checkpoint_to_resume(run, config, manifest)
@@ -55,7 +58,8 @@ def train(config: PretrainConfig) -> None:
         )
     if distributed.rank() == 0:  # not before: a start that is refused must not replace what the run was made with
         (run / "config.yaml").write_text(composition.to_yaml(config))
-    Trainer(run, config, manifest, rows, found).run_to_end()
+    validation = Validation(manifest, config.data.sequence_length, config.batch.micro, shards)
+    Trainer(run, config, manifest, rows, validation, found).run_to_end()
 
 
 def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
@@ -68,7 +72,12 @@ def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
             f"{manifest.tokenizer}; leave it at 0 to take the tokenizer's"
         )
     check_exportable(config.model)
-    open_own(manifest.tokenizer, manifest.tokenizer.parent)
+
+
+def _keep_tokenizer(manifest: Manifest, run: Path) -> None:
+    """Rank 0 keeps the tokenizer in the run directory, after a look whether the hand-off will take it."""
+    if distributed.rank() == 0:
+        open_own(copy_tokenizer(manifest, run), run)
 
 
 def _checkpoint_to_resume(run: Path, config: PretrainConfig, manifest: Manifest) -> Checkpoint | None:
@@ -92,7 +101,7 @@ def _refuse_existing(run: Path) -> None:
 def _identity(config: PretrainConfig, manifest: Manifest) -> dict[str, Any]:
     """What must not change over a run: the model, and everything that the order of the data depends on."""
     data = asdict(config.data)
-    del data["path"]  # the same shards may lie elsewhere
+    del data["path"], data["remote"]  # the same shards may lie elsewhere
     return {
         "model": asdict(config.model),
         "data": data,
@@ -125,7 +134,13 @@ class Trainer:
     """One run: engine, data and record, from the first step that is missing to the last."""
 
     def __init__(
-        self, run: Path, config: PretrainConfig, manifest: Manifest, rows: TrainingRows, found: Checkpoint | None
+        self,
+        run: Path,
+        config: PretrainConfig,
+        manifest: Manifest,
+        rows: TrainingRows,
+        validation: Validation,
+        found: Checkpoint | None,
     ) -> None:
         self.run = run
         self.config = config
@@ -134,7 +149,7 @@ class Trainer:
         self.step = found.state["step"] if found else 0
         self.position = found.state["sequences"] if found else 0  # in sequences: all there is to know about the data
         self.engine = self._build_engine(found)
-        self.validation = Validation(manifest, config.data.sequence_length, config.batch.micro)
+        self.validation = validation
         self.flops_per_token = training_flops_per_token(config.model, config.data.sequence_length)
         self.metrics = together(self._open_metrics)
 
@@ -164,6 +179,8 @@ class Trainer:
         last = self.config.schedule.steps
         stop = min(last, self.config.run.stop_after or last)
         held_out: dict[str, HeldOut] = {}
+        for ahead in range(self.config.data.remote.batches_ahead):
+            self.rows.prefetch(self._share(ahead))
         while self.step < stop:
             started = time.perf_counter()
             result = self._update()
@@ -182,13 +199,19 @@ class Trainer:
             self.metrics.close({})
 
     def _update(self) -> StepResult:
-        share = share_of(distributed.rank(), self.engine.world_size, self.position, self.config.batch.sequences)
-        batch = self.rows.read(share)
+        batch = self.rows.read(self._share(0))
+        self.rows.prefetch(self._share(self.config.data.remote.batches_ahead))
         factor = learning_rate_factor(self.config.schedule, self.step + 1)
         result = self.engine.step(batch, self.config.optimizer.learning_rate * factor)
         self.step += 1
         self.position += self.config.batch.sequences
         return result
+
+    def _share(self, ahead: int) -> range:
+        """This rank's sequences of the batch that is `ahead` batches from here."""
+        sequences = self.config.batch.sequences
+        position = self.position + ahead * sequences
+        return share_of(distributed.rank(), self.engine.world_size, position, sequences)
 
     def _record(self, result: StepResult, seconds: float, held_out: dict[str, HeldOut]) -> dict[str, Any]:
         """One object of metrics.jsonl; the names are stable."""

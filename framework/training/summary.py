@@ -55,8 +55,8 @@ def gather(
             for name, corpus in manifest.corpora.items()
         },
         "artefacts": {
-            "token shards": str(manifest.path.parent),
-            "tokenizer": str(Path(config.data.path) / "tokenizer" / "tokenizer.model"),
+            "token shards": manifest.path.removesuffix("/manifest.json"),
+            "tokenizer": str(run / "tokenizer.model"),
             "checkpoint": str(checkpoints(run)[0]),
             "metrics": str(run / "metrics.jsonl"),
             "model": str(run / "model"),

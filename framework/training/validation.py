@@ -1,6 +1,7 @@
 """Loss and bits per byte on the held-out documents of each corpus, the same on any number of ranks."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from framework import distributed
-from framework.stream.loader import NO_LOSS, Batch, validation_rows
+from framework.stream.loader import NO_LOSS, Batch, ValidationRows
 from framework.stream.manifest import Manifest
+from framework.stream.shards import Shards
 from framework.training.engine import Engine
 
 
@@ -29,30 +31,41 @@ class HeldOut:
 
 
 class Validation:
-    """The held-out rows of every corpus, dealt to the ranks."""
+    """The held-out rows of every corpus, cut into one run of rows for each rank, so that a rank reads few blocks."""
 
-    def __init__(self, manifest: Manifest, sequence_length: int, micro: int) -> None:
-        self.corpora = [name for name, corpus in manifest.corpora.items() if corpus.validation.tokens > 1]
-        self._bytes = [manifest.corpora[name].validation.bytes for name in self.corpora]
-        rows = [
-            (number, row)
-            for number, name in enumerate(self.corpora)
-            for row in validation_rows(manifest.corpora[name].validation, sequence_length)
-        ]
+    def __init__(self, manifest: Manifest, sequence_length: int, micro: int, shards: Shards) -> None:
+        splits = {name: corpus.validation for name, corpus in manifest.corpora.items() if corpus.validation.tokens > 1}
+        self.corpora = list(splits)
+        self._bytes = [split.bytes for split in splits.values()]
+        self._rows = [ValidationRows(split, sequence_length, shards) for split in splits.values()]
+        self._micro = micro
+        every = [(number, row) for number, rows in enumerate(self._rows) for row in range(len(rows))]
         world_size, rank = distributed.world_size(), distributed.rank()
-        self._batches: list[tuple[list[int], Batch]] = []
-        for start in range(0, len(rows), micro * world_size):
-            dealt = rows[start : start + micro * world_size]
-            mine = dealt[rank::world_size]
-            # every rank must do every forward pass (ZeRO-3 gathers weights in it): without a row, do one unlabelled
-            self._batches.append(_stack(mine) if mine else _stack([(0, _without_labels(dealt[0][1]))]))
+        share = -(-len(every) // world_size)
+        self._mine = every[rank * share : (rank + 1) * share]
+        self._spare = every[0]
+        self._rounds = -(-share // micro)
+
+    def _batches(self) -> Iterator[tuple[list[int], Batch]]:
+        """The corpus of each row, and the rows, `micro` at a time.
+
+        Every rank must do every forward pass, as ZeRO-3 gathers weights in it: one that has run out of rows does
+        a row without labels.
+        """
+        for start in range(0, self._rounds * self._micro, self._micro):
+            mine = self._mine[start : start + self._micro]
+            if mine:
+                yield _stack([(number, self._rows[number].read(row)) for number, row in mine])
+            else:
+                number, row = self._spare
+                yield _stack([(0, _without_labels(self._rows[number].read(row)))])
 
     @torch.no_grad()
     def __call__(self, engine: Engine) -> dict[str, HeldOut]:
         """Evaluate; every rank must call, and gets the same answer."""
         sums = torch.zeros((len(self.corpora), 2), dtype=torch.float64, device=engine.device)
         engine.module.eval()
-        for numbers, batch in self._batches:
+        for numbers, batch in self._batches():
             tokens, labels, document = engine.to_device(batch.tokens, batch.labels, batch.document)
             logits = engine.module(tokens, document).float()
             losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LOSS, reduction="none")

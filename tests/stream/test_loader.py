@@ -1,13 +1,14 @@
 """Batches: every token once, documents kept apart, nothing dependent on who asks."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from framework.errors import UserError
-from framework.stream.loader import NO_LOSS, TrainingRows, share_of, validation_rows
-from framework.stream.manifest import read_manifest
+from framework.stream.loader import NO_LOSS, TrainingRows, ValidationRows, share_of
+from framework.stream.manifest import copy_tokenizer, read_manifest
 from framework.stream.order import BlockOrder
 from framework.stream.rows import LaneRows
 from framework.stream.shards import LocalShards
@@ -22,7 +23,7 @@ def data(tmp_path_factory):
 
 
 def rows_of(data, length=32, lanes=8, seed=0):
-    return TrainingRows(read_manifest(data), {}, length, lanes, seed)
+    return TrainingRows(read_manifest(data), {}, length, lanes, seed, LocalShards())
 
 
 def documents_of(split):
@@ -77,32 +78,47 @@ def test_the_batch_does_not_depend_on_the_ranks_or_the_past(data, world_size):
     assert sorted(parts) == whole
 
 
-def test_a_rank_reads_only_the_blocks_of_its_lanes(data):
-    rows = rows_of(data)
-    opened = []
-    for reader in rows._rows.values():
-        original = reader._opened
-        reader._opened = lambda epoch, block, o=original, r=reader: (opened.append((r, epoch, block)), o(epoch, block))[
-            1
-        ]
-    rows.read([s for t in range(40) for s in share_of(1, 4, t * 16, 16)])
-    for reader, epoch, block in opened:
-        place = reader.order.blocks(epoch).tolist().index(block)
-        lane = (place + epoch * len(reader.order.tokens)) % 8
-        assert lane % 4 == 1
+def test_a_rank_reads_only_the_blocks_of_its_lanes(data, tmp_path):
+    """What the other ranks need is wiped out, so that the hash of a block read in error would not agree."""
+    part = shutil.copytree(data, tmp_path / "part")
+    manifest = read_manifest(data)
+    rank, world_size, lanes = 1, 4, 8
+    for name, corpus in manifest.corpora.items():
+        order = BlockOrder(corpus.train.block_tokens(), lanes, 0, name)
+        mine = {int(b) for lane in range(rank, lanes, world_size) for b in order.lane_blocks(lane, 0)}
+        shard = part / "tokens" / name / "train-00000.tar"
+        content = bytearray(shard.read_bytes())
+        for number, block in enumerate(corpus.train.blocks):
+            if number not in mine:
+                content[block.tokens_offset : block.tokens_offset + block.tokens_bytes] = bytes(block.tokens_bytes)
+        shard.write_bytes(content)
+    batches = 8  # all of them in the first epoch; later a block may come to another lane
+    mine = [s for t in range(batches) for s in share_of(rank, world_size, t * 16, 16)]
+    expected = [rows_of(data).read(range(s, s + 1)).row_hashes() for s in mine]
+    assert [rows_of(part).read(range(s, s + 1)).row_hashes() for s in mine] == expected
+    with pytest.raises(UserError, match="its hash differs"):
+        rows_of(part).read(range(16))
 
 
 def test_the_seed_changes_the_order(data):
     assert rows_of(data, seed=0).read(range(8)).row_hashes() != rows_of(data, seed=1).read(range(8)).row_hashes()
 
 
-def test_validation_rows_hold_every_token_as_a_label_once(data):
+@pytest.mark.parametrize("length", [32, 7, 1000])
+def test_validation_rows_hold_every_token_as_a_label_once(tmp_path, length):
+    data = make_data(tmp_path, {"web": 20}, held_out=50, held_out_blocks=7)
     split = read_manifest(data).corpora["web"].validation
+    assert len(split.blocks) == 7
     stored = np.concatenate([np.array(d) for d in documents_of(split)])
-    rows = list(validation_rows(split, 32))
+    reader = ValidationRows(split, length, LocalShards())
+    rows = [reader.read(row) for row in range(len(reader))]
     labels = np.concatenate([row.labels[0] for row in rows])
     assert np.array_equal(labels[labels != NO_LOSS], stored[1:])
-    assert all(row.tokens.shape == (1, 32) for row in rows)
+    assert all(row.tokens.shape == (1, length) for row in rows)
+    for row in rows:
+        within = row.labels[0, :-1] != NO_LOSS  # what pads the last row is not a document
+        begins = np.diff(row.document[0]) == 1
+        assert np.array_equal(begins[within], row.tokens[0, 1:][within] == END_OF_TEXT)
 
 
 def test_a_flipped_byte_is_named(tmp_path):
@@ -125,7 +141,6 @@ def test_a_flipped_byte_is_named(tmp_path):
         (lambda m: m["corpora"]["web"]["train"]["shards"][0].update(bytes=5), "has .* bytes"),
         (lambda m: m["corpora"]["web"]["train"]["shards"][0].update(path="web/none.tar"), "No such file"),
         (lambda m: m["corpora"]["web"].pop("weight"), "damaged"),
-        (lambda m: m["tokenizer"].update(sha256="0"), "is not the tokenizer"),
     ],
 )
 def test_a_manifest_that_disagrees_is_refused(tmp_path, damage, message):
@@ -138,6 +153,15 @@ def test_a_manifest_that_disagrees_is_refused(tmp_path, damage, message):
         read_manifest(data)
 
 
+def test_another_tokenizer_is_refused(tmp_path):
+    data = make_data(tmp_path / "data", {"web": 20})
+    tokenizer = data / "tokenizer" / "tokenizer.model"
+    assert copy_tokenizer(read_manifest(data), tmp_path).read_bytes() == tokenizer.read_bytes()
+    tokenizer.write_bytes(b"another")
+    with pytest.raises(UserError, match="is not the tokenizer"):
+        copy_tokenizer(read_manifest(data), tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path, data):
     with pytest.raises(UserError, match=r"manifest\.json: No such file.*framework\.prepare"):
         read_manifest(tmp_path)
@@ -146,4 +170,4 @@ def test_what_is_missing_is_named(tmp_path, data):
     with pytest.raises(UserError, match="is damaged"):
         read_manifest(tmp_path)
     with pytest.raises(UserError, match=r"data\.weights\.wiki: no such corpus"):
-        TrainingRows(read_manifest(data), {"wiki": 1.0}, 32, 8, 0)
+        TrainingRows(read_manifest(data), {"wiki": 1.0}, 32, 8, 0, LocalShards())
