@@ -24,7 +24,7 @@ class BlocklistFilter(BaseFilter):
         UserError: the file is missing, or a line of it is no domain.
     """
 
-    name = "filter blocklist"
+    name = "blocklist"
 
     def __init__(self, settings: BlocklistSettings, sample: DroppedSample | None = None) -> None:
         super().__init__(sample)

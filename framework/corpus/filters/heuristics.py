@@ -28,7 +28,7 @@ class Heuristic(BaseFilter):
 
     def __init__(self, name: str, judge: BaseFilter, names: dict[str, str], sample: DroppedSample | None) -> None:
         super().__init__(sample)
-        self.name = f"filter {name}"
+        self.name = name
         self.stats.name = str(self)
         judge.stats = self.stats  # what the judge counts about lines belongs to this step
         self._judge = judge

@@ -33,7 +33,7 @@ class LanguageFilter(BaseFilter):
         UserError: a wanted language is none of the model's.
     """
 
-    name = "filter language"
+    name = "language"
 
     def __init__(self, settings: LanguageSettings, sample: DroppedSample | None = None) -> None:
         super().__init__(sample)

@@ -89,8 +89,8 @@ class MaskPersonalData(PipelineStep):
     Memory: one document.
     """
 
-    type = "✂️ - FORMAT"
-    name = "mask personal data"
+    type = "formatter"
+    name = "personal_data"
 
     def __init__(self, settings: PersonalDataSettings) -> None:
         super().__init__()

@@ -37,8 +37,7 @@ RULES = {
     "fineweb_list": "too many line breaks for its words",
     "duplicate": "the same text as an earlier document",
     "near_duplicate": "nearly the same text as an earlier document",
-    "duplicate_paragraphs": "nothing was left after paragraphs seen before were taken out",
-    "boilerplate": "nothing was left after the lines that its host repeats were taken out",
+    "duplicate_paragraphs": "nothing was left without the paragraphs that came before or that its host repeats",
     "contaminated": "shares an n-gram with an evaluation set",
 }
 
