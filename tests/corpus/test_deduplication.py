@@ -157,7 +157,7 @@ def test_near_duplicates_differ_in_case_marks_and_numbers(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_met_twice_is_dropped_the_second_time(name: str, tmp_path: Path) -> None:
-    documents = sample_documents(name)[:60]
+    documents = sample_documents(name, 60)
     once = left(plan_documents, NEAR, {"a": documents}, tmp_path / "once")
     corpora = {"a": documents, "b": documents}
     twice = left(plan_documents, NEAR, corpora, tmp_path / "twice", 3)

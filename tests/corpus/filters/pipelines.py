@@ -1,6 +1,7 @@
 """Runs steps the way a preparation does: through datatrove's local executor."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,11 @@ def dropped(stats: dict[str, Any]) -> dict[str, int]:
     return {key.removeprefix(prefix): value for key, value in stats["stats"].items() if key.startswith(prefix)}
 
 
-def sample_documents(name: str) -> list[Document]:
-    """The documents of one of the samples that ship."""
+def sample_documents(name: str, count: int) -> list[Document]:
+    """The first documents of one of the samples that ship."""
     reader, path = SAMPLES[name]
+    found = (d for d in read_documents(reader, ROOT / "samples" / path) if not d.rejected and d.text)
     return [
         Document(id=d.id, text=d.text, metadata={"url": d.url, "title": d.title, "score": d.score})
-        for d in read_documents(reader, ROOT / "samples" / path)
-        if not d.rejected and d.text
+        for d in islice(found, count)
     ]

@@ -29,7 +29,7 @@ EVERYTHING = [name for name in FILTERS if name != "blocklist"]
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_same_is_kept_and_dropped_in_any_layout(name: str, tmp_path: Path) -> None:
-    documents = sample_documents(name)[:150]
+    documents = sample_documents(name, 150)
     settings = FilterSettings(use=EVERYTHING, dropped_sample=3)
     outcomes = []
     for tasks, workers in ((1, 1), (5, 2)):
@@ -45,7 +45,7 @@ def test_the_same_is_kept_and_dropped_in_any_layout(name: str, tmp_path: Path) -
 
 
 def test_novels_are_kept(tmp_path: Path) -> None:
-    kept, _ = survivors(sample_documents("books"), quality_steps(FilterSettings(use=EVERYTHING)), tmp_path)
+    kept, _ = survivors(sample_documents("books", 100), quality_steps(FilterSettings(use=EVERYTHING)), tmp_path)
     assert len(kept) >= 24  # the chapters of Persuasion; the title page has no sentence
 
 
