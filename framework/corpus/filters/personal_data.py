@@ -22,7 +22,10 @@ PLACEHOLDERS = {
 _EMAIL = regex.compile(
     r"(?<![\w.+%'-])[\w.+%'-]{1,64}+@(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]{0,61}[\p{L}\p{N}])?\.){1,8}\p{L}{2,63}(?![\w@])"
 )
-_IPV4 = regex.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)", regex.ASCII)
+_IPV4 = regex.compile(  # but no section number, at the start of its heading ("6.1.2.1. Title") or named as one
+    r"(?m)(?<![\w.])(?<!\b(?:section|chapter|version)\s)(?!^(?:\d{1,3}\.){4}\s)(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)",
+    regex.IGNORECASE,
+)
 _IPV6 = regex.compile(
     r"(?<![\w:.])[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{2,36}+(?:(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])", regex.ASCII
 )

@@ -1,6 +1,7 @@
 """Every rule by which quality filters, deduplication and decontamination drop a document.
 
-Each has a stable name, what datatrove calls it, and what it means. Names are part of manifests and reports; they stay as they are when datatrove renames its own.
+Each has a stable name, what datatrove calls it, and what it means. Names are part of manifests and reports; they
+stay as they are when datatrove renames its own.
 """
 
 RULES = {

@@ -43,6 +43,13 @@ def test_other_addresses_stay(other: str) -> None:
     assert mask_ip_addresses(f"at {other} then") == (f"at {other} then", 0)
 
 
+def test_section_numbers_are_no_addresses() -> None:
+    text = "6.1.2.1.\xa0A heading\n12.1.1.1. Another\nsee Section 6.1.2.1 of version 1.1.1.1\n"
+    assert mask_ip_addresses(text) == (text, 0)
+    log = "66.249.65.107 - - [08/Oct]\nfrom 66.249.65.107. Then"
+    assert mask_ip_addresses(log) == (log.replace("66.249.65.107", "<IP_ADDRESS>"), 2)
+
+
 # Numbers that card networks and payment processors publish for tests.
 CARDS = ["4111111111111111", "4012888888881881", "4222222222222", "5555555555554444", "2223003122003222"]
 CARDS += ["378282246310005", "371449635398431", "6011111111111117", "3530111333300000", "30569309025904"]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from datatrove.data import Document
+from hypothesis import given
+from hypothesis import strategies as st
 
 from framework.corpus.filters import quality_steps
 from framework.corpus.filters.rules import RULES
@@ -25,6 +27,7 @@ from tests.corpus.filters.pipelines import SAMPLES, dropped, sample_documents, s
 from tests.launch import ENVIRONMENT
 
 EVERYTHING = [name for name in FILTERS if name != "blocklist"]
+STEPS = quality_steps(FilterSettings(use=EVERYTHING))
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -53,6 +56,14 @@ def test_filters_run_in_the_order_of_their_names() -> None:
     names = ["fineweb", "personal_data", "language", "gopher_quality"]
     steps = quality_steps(FilterSettings(use=names))
     assert [step.name for step in steps] == names
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",))))
+def test_any_text_has_a_verdict(text: str) -> None:
+    for step in STEPS:
+        before = step.stats.to_dict()["stats"].get("total", 0)
+        assert len(list(step.run([Document(text, "1")]))) <= 1
+        assert step.stats.to_dict()["stats"]["total"] != before
 
 
 @pytest.mark.parametrize(
