@@ -35,18 +35,20 @@ def require_not_negative(field_name: str, value: float) -> None:
 class CorpusConfig:
     """One corpus: raw files of one format."""
 
-    reader: str = "jsonl"  # warc | mediawiki | book | jsonl
-    paths: list[str] = field(default_factory=list)  # files or glob patterns
+    reader: str = "jsonl"  # warc | mediawiki | book | jsonl | parquet | arrow
+    paths: list[str] = field(default_factory=list)  # files, URLs (https://, s3://, gs://) or glob patterns of either
     weight: float = 1.0  # share of the training tokens; shares are normalised over all corpora
     source: str = ""  # where the files come from, for the manifest
     licence: str = ""
     language: str = "en"
     minimum_characters: int = 1  # shorter documents are dropped, after extraction
-    minimum_score: float | None = None  # jsonl: documents whose `score` is lower are dropped
+    text_field: str = "text"  # jsonl, parquet, arrow: the field or column with the text
+    score_field: str = "score"  # and the one with what readers thought of it
+    minimum_score: float | None = None  # documents with a lower score, or none, are dropped
 
     def check(self, name: str) -> None:
         prefix = f"corpora.{name}"
-        require_choice(f"{prefix}.reader", self.reader, ("warc", "mediawiki", "book", "jsonl"))
+        require_choice(f"{prefix}.reader", self.reader, ("warc", "mediawiki", "book", "jsonl", "parquet", "arrow"))
         require(bool(self.paths), f"{prefix}.paths", "names no file", "give files or glob patterns")
         require_positive(f"{prefix}.weight", self.weight)
 
@@ -234,40 +236,56 @@ class RemoteConfig:
 class DataConfig:
     path: str = "data/samples"  # what `prepare` wrote: a directory, or its URL (https://, s3://, gs://)
     sequence_length: int = 256  # tokens in a row
+    length_changes: dict[int, int] = field(default_factory=dict)  # other lengths, each from a sequence number on
     weights: dict[str, float] = field(default_factory=dict)  # share of tokens by corpus; empty: as prepared
     lanes: int = 64  # token streams the order is dealt to; part of the order, so constant over a run
     seed: int = 0  # of the order
+    allow_change: bool = False  # of weights, lanes, lengths or corpora in a resumed run: go on in a new order
     remote: RemoteConfig = field(default_factory=RemoteConfig)
 
 
 @dataclass
 class BatchConfig:
     sequences: int = 16  # global batch: sequences that one update sees
+    changes: dict[int, int] = field(default_factory=dict)  # other batches, each from a sequence number on
     micro: int = 8  # sequences in one forward pass of one rank, at most
     # Gradient accumulation follows: sequences / (ranks x micro).
 
     def check(self, lanes: int, world_size: int) -> None:
-        require_positive("batch.sequences", self.sequences)
         require_positive("batch.micro", self.micro)
-        require(
-            self.sequences % lanes == 0 or lanes % self.sequences == 0,
-            "batch.sequences",
-            f"{self.sequences} is neither a multiple nor a divisor of data.lanes={lanes}",
-            f"use {max(1, round(self.sequences / lanes)) * lanes}, or change data.lanes",
-        )
-        require(
-            self.sequences % world_size == 0,
-            "batch.sequences",
-            f"{self.sequences} cannot be shared by {world_size} ranks",
-            f"use a multiple of {world_size}",
-        )
-        share = self.sequences // world_size
-        require(
-            share % min(self.micro, share) == 0,
-            "batch.micro",
-            f"{self.micro} does not divide the {share} sequences of a rank",
-            f"use one of {_divisors(share)}",
-        )
+        sizes = {"batch.sequences": self.sequences}
+        sizes |= {f"batch.changes.{begin}": sequences for begin, sequences in self.changes.items()}
+        for name, sequences in sizes.items():
+            _check_batch(name, sequences, lanes, world_size)
+        micro = self.micro_on(world_size)
+        for sequences in sizes.values():
+            share = sequences // world_size
+            require(
+                share % micro == 0,
+                "batch.micro",
+                f"{micro} does not divide the {share} sequences of a rank",
+                f"use one of {_divisors(share)}",
+            )
+
+    def micro_on(self, world_size: int) -> int:
+        """Sequences in one forward pass of one of `world_size` ranks."""
+        return min(self.micro, min([self.sequences, *self.changes.values()]) // world_size)
+
+
+def _check_batch(name: str, sequences: int, lanes: int, world_size: int) -> None:
+    require_positive(name, sequences)
+    require(
+        sequences % lanes == 0 or lanes % sequences == 0,
+        name,
+        f"{sequences} is neither a multiple nor a divisor of data.lanes={lanes}",
+        f"use {max(1, round(sequences / lanes)) * lanes}, or change data.lanes",
+    )
+    require(
+        sequences % world_size == 0,
+        name,
+        f"{sequences} cannot be shared by {world_size} ranks",
+        f"use a multiple of {world_size}",
+    )
 
 
 @dataclass
@@ -415,7 +433,6 @@ class PretrainConfig:
 
     def check(self, world_size: int = 1) -> None:
         require_positive("data.lanes", self.data.lanes)
-        require_positive("data.sequence_length", self.data.sequence_length)
         self.data.remote.check()
         parts = (self.run, self.model, self.optimizer, self.schedule, self.zero, self.precision)
         for part in (*parts, self.cluster, self.checkpoint, self.validation, self.tracker):
@@ -427,12 +444,29 @@ class PretrainConfig:
             "bf16 with zero.stage=0 would accumulate gradients in bf16",
             "choose zero=stage1, which gives the same updates",
         )
-        require(
-            self.data.sequence_length <= self.model.maximum_positions,
-            "data.sequence_length",
-            f"{self.data.sequence_length} exceeds model.maximum_positions={self.model.maximum_positions}",
-            "shorten the sequences or raise model.maximum_positions",
-        )
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        lengths = {"data.sequence_length": self.data.sequence_length}
+        lengths |= {f"data.length_changes.{begin}": length for begin, length in self.data.length_changes.items()}
+        for name, length in lengths.items():
+            require_positive(name, length)
+            require(
+                length <= self.model.maximum_positions,
+                name,
+                f"{length} exceeds model.maximum_positions={self.model.maximum_positions}",
+                "shorten the sequences or raise model.maximum_positions",
+            )
+        begin, sequences = 0, self.batch.sequences
+        for edge in sorted({**self.batch.changes, **self.data.length_changes}):
+            group = "batch.changes" if edge in self.batch.changes else "data.length_changes"
+            require(
+                edge > 0 and (edge - begin) % sequences == 0,
+                f"{group}.{edge}",
+                f"falls inside a batch of {sequences} sequences",
+                f"use {begin + max(1, round((edge - begin) / sequences)) * sequences}",
+            )
+            begin, sequences = edge, self.batch.changes.get(edge, sequences)
 
 
 # -------------------------------------------------------------------------------------- inference

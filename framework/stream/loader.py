@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.errors import UserError
+from framework.stream.curriculum import Curriculum
 from framework.stream.manifest import Manifest, Split
 from framework.stream.mixture import Mixture
 from framework.stream.order import BlockOrder
 from framework.stream.rows import LaneRows
 from framework.stream.shards import Shards
 
+NEXT_ORDER = 2**32  # added to the seed for each order after the first; a seed is less
 NO_LOSS = -100  # label of a position without loss, as torch.nn.functional.cross_entropy ignores it
 
 
@@ -47,15 +49,32 @@ class Batch:
         return [int.from_bytes(digest, "little") >> 1 for digest in digests]
 
 
+@dataclass(frozen=True)
+class Order:
+    """Which order of the data is in force: a run whose data change goes on in a new one.
+
+    Attributes:
+        number: 0 for the order that a run begins with.
+        began_at: the run's global sequence number with which it begins.
+    """
+
+    number: int
+    began_at: int
+
+
+FIRST_ORDER = Order(0, 0)
+
+
 class TrainingRows:
     """The training sequences of a run, by their global number.
 
     Args:
         manifest: of the token shards.
         weights: share of the tokens by corpus; empty: the manifest's.
-        sequence_length: tokens in a row.
+        lengths: tokens in a row, by sequence number.
         lanes, seed: of the order.
         shards: where blocks are read from.
+        order: which order is in force.
 
     Raises:
         UserError: a weight names no corpus, or a corpus has nothing to train on.
@@ -65,48 +84,72 @@ class TrainingRows:
         self,
         manifest: Manifest,
         weights: Mapping[str, float],
-        sequence_length: int,
+        lengths: Curriculum,
         lanes: int,
         seed: int,
         shards: Shards,
+        order: Order = FIRST_ORDER,
     ) -> None:
         unknown = sorted(set(weights) - set(manifest.corpora))
         if unknown:
             raise UserError(
                 f"data.weights.{unknown[0]}: no such corpus; {manifest.path} has {sorted(manifest.corpora)}"
             )
-        self.weights = dict(weights) or {name: corpus.weight for name, corpus in manifest.corpora.items()}
+        self.weights = effective_weights(manifest, weights)
         self.mixture = Mixture(self.weights, lanes)
-        self.sequence_length = sequence_length
+        self.lengths = lengths
         self.lanes = lanes
+        self.order = order
         self._shards = shards
         self._rows: dict[str, LaneRows] = {}
         for name in self.mixture.corpora:
             split = manifest.corpora[name].train
             if split.tokens == 0:
                 raise UserError(f"{manifest.path}: corpus {name} has no training tokens; set data.weights.{name}=0")
-            order = BlockOrder(split.block_tokens(), lanes, seed, name)
-            self._rows[name] = LaneRows(order, split.blocks, shards)
+            blocks = BlockOrder(split.block_tokens(), lanes, seed + order.number * NEXT_ORDER, name)
+            self._rows[name] = LaneRows(blocks, split.blocks, shards)
 
     def read(self, sequences: range) -> Batch:
-        """The given global sequences, in that order."""
+        """The given global sequences, in that order; they must be of one length."""
         rows, corpora = [], []
+        length = self.lengths.at(sequences.start)
         for sequence in sequences:
             name, lane, start = self._place(sequence)
-            rows.append(self._rows[name].read(lane, start, self.sequence_length + 1))
+            rows.append(self._rows[name].read(lane, start, length + 1))
             corpora.append(name)
         return _batch(rows, corpora)
 
     def prefetch(self, sequences: range) -> None:
         """Start reading what these sequences need, where reading takes time."""
+        length = self.lengths.at(sequences.start)
         for sequence in sequences:
             name, lane, start = self._place(sequence)
-            self._shards.prefetch(self._rows[name].blocks(lane, start, self.sequence_length + 1))
+            self._shards.prefetch(self._rows[name].blocks(lane, start, length + 1))
+
+    def tokens_drawn(self, end: int) -> dict[str, int]:
+        """Tokens of each corpus in the sequences of this order up to, not including, `end`."""
+        drawn = dict.fromkeys(self.mixture.corpora, 0)
+        for start, stop, length in self.lengths.pieces(self.order.began_at, end):
+            before = self.mixture.drawn(start - self.order.began_at)
+            for name, count in self.mixture.drawn(stop - self.order.began_at).items():
+                drawn[name] += (count - before[name]) * length
+        return drawn
 
     def _place(self, sequence: int) -> tuple[str, int, int]:
-        """The corpus of a sequence, its lane, and the token of the lane that it begins with."""
-        name = self.mixture.corpus(sequence)
-        return name, sequence % self.lanes, self.mixture.drawn_before(sequence, name) * self.sequence_length
+        """The corpus of a sequence, its lane, and the token of the lane's stream that it begins with."""
+        base = self.order.began_at
+        name, lane = self.mixture.corpus(sequence - base), (sequence - base) % self.lanes
+        token = 0
+        for start, stop, length in self.lengths.pieces(base, sequence):
+            first, last = (edge - base + (lane - (edge - base)) % self.lanes for edge in (start, stop))
+            rows = self.mixture.drawn_before(last, name) - self.mixture.drawn_before(first, name)
+            token += rows * length
+        return name, lane, token
+
+
+def effective_weights(manifest: Manifest, weights: Mapping[str, float]) -> dict[str, float]:
+    """The share of each corpus: those given, or as prepared."""
+    return dict(weights) or {name: corpus.weight for name, corpus in manifest.corpora.items()}
 
 
 def _batch(rows: list[tuple[NDArray[Any], NDArray[np.bool_]]], corpora: list[str]) -> Batch:

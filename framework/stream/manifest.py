@@ -55,6 +55,7 @@ class Corpus:
     name: str
     weight: float
     facts: dict[str, Any]  # source, licence, documents in, kept and dropped
+    digest: str  # sha256 of what the manifest says of the training split: other shards, another digest
     train: Split
     validation: Split
 
@@ -158,7 +159,8 @@ def _manifest(path: str, digest: str, raw: dict[str, Any]) -> Manifest:
 
 def _corpus(path: str, name: str, raw: dict[str, Any]) -> Corpus:
     facts = {key: value for key, value in raw.items() if key not in ("train", "validation")}
-    return Corpus(name, raw["weight"], facts, _split(path, raw["train"]), _split(path, raw["validation"]))
+    digest = hashlib.sha256(json.dumps(raw["train"], sort_keys=True).encode()).hexdigest()
+    return Corpus(name, raw["weight"], facts, digest, _split(path, raw["train"]), _split(path, raw["validation"]))
 
 
 def _split(path: str, raw: dict[str, Any]) -> Split:

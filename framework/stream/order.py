@@ -51,6 +51,7 @@ class BlockOrder:
         self.lanes = lanes
         self.key = (seed, corpus)
         self._epochs: dict[int, Int64Array] = {}
+        self._ends: dict[tuple[int, int], Int64Array] = {}  # by lane and epoch: where each of its blocks ends
         self._starts: list[Int64Array] = [np.zeros(lanes, np.int64)]  # by epoch: tokens each lane had before it
 
     def blocks(self, epoch: int) -> Int64Array:
@@ -58,6 +59,7 @@ class BlockOrder:
         if epoch not in self._epochs:
             if len(self._epochs) > 3:
                 self._epochs.clear()
+                self._ends.clear()
             self._epochs[epoch] = permutation(len(self.tokens), *self.key, epoch)
         return self._epochs[epoch]
 
@@ -77,7 +79,7 @@ class BlockOrder:
         while self._starts[-1][lane] <= token:
             self._starts.append(self._starts[-1] + self._lane_totals(len(self._starts) - 1))
         epoch = self._epoch_of(lane, token)
-        ends = np.cumsum(self.tokens[self.lane_blocks(lane, epoch)])
+        ends = self._block_ends(lane, epoch)
         rest = token - int(self._starts[epoch][lane])
         place = int(np.searchsorted(ends, rest, side="right"))
         return epoch, place, rest - (int(ends[place - 1]) if place else 0)
@@ -85,6 +87,11 @@ class BlockOrder:
     def lane_blocks(self, lane: int, epoch: int) -> Int64Array:
         """The blocks of a lane in an epoch, in order."""
         return self.blocks(epoch)[self.first_dealt(lane, epoch) :: self.lanes]
+
+    def _block_ends(self, lane: int, epoch: int) -> Int64Array:
+        if (lane, epoch) not in self._ends:
+            self._ends[lane, epoch] = np.cumsum(self.tokens[self.lane_blocks(lane, epoch)])
+        return self._ends[lane, epoch]
 
     def _epoch_of(self, lane: int, token: int) -> int:
         low, high = 0, len(self._starts) - 1  # starts[low] <= token < starts[high]

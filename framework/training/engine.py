@@ -58,9 +58,7 @@ class Engine:
         self.stage = config.zero.stage
         self.low_precision = config.precision.dtype == "bf16"
         self.clipping = config.optimizer.gradient_clipping
-        share = config.batch.sequences // self.world_size
-        self.micro = min(config.batch.micro, share)
-        self.accumulation = share // self.micro
+        self.micro = config.batch.micro_on(self.world_size)
         # Stage 0 is torch's own optimizer, whose clipping in DeepSpeed hides the norm: done here instead.
         self.plain = self.stage == 0
         model.to(self.device)
@@ -75,7 +73,7 @@ class Engine:
     def _deepspeed_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": self.micro,
-            "gradient_accumulation_steps": self.accumulation,
+            "gradient_accumulation_steps": 1,  # in name; the boundary is set by hand, as the batch may grow over a run
             "zero_optimization": {"stage": self.stage},
             "zero_allow_untested_optimizer": True,  # torch's AdamW is not on DeepSpeed's list
             "zero_force_ds_cpu_optimizer": False,
@@ -93,9 +91,11 @@ class Engine:
             group["lr"] = learning_rate
         labels, batch_hash = self._agree_on_batch(batch)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for micro in batch.split(self.micro):
+        micros = list(batch.split(self.micro))
+        for number, micro in enumerate(micros, start=1):
+            self._engine.set_gradient_accumulation_boundary(number == len(micros))
             total += self._forward_backward(micro, scale=self.world_size / labels)
-            if not self._engine.is_gradient_accumulation_boundary():
+            if number < len(micros):
                 self._engine.step()
         norm = self._update()
         dist.all_reduce(total)
@@ -141,9 +141,9 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         tokens = torch.zeros((1, vocabulary_tokens), dtype=torch.int64, device=self.device)
-        for _ in range(self.accumulation):
-            self._engine.backward(self._engine(tokens).sum() * 0.0, scale_wrt_gas=False)
-            self._engine.step()
+        self._engine.set_gradient_accumulation_boundary(True)
+        self._engine.backward(self._engine(tokens).sum() * 0.0, scale_wrt_gas=False)
+        self._engine.step()
 
     def to_device(self, *arrays: np.ndarray) -> list[Tensor]:
         """The arrays as tensors where the model is."""

@@ -21,6 +21,7 @@ def write_model(
     config: PretrainConfig,
     manifest: Manifest,
     step: int,
+    tokens: int,
     held_out: dict[str, HeldOut],
 ) -> None:
     """Rank 0 writes the model directory; the other ranks have no weights and do nothing."""
@@ -31,19 +32,21 @@ def write_model(
         weights,
         config.model,
         tokenizer=path.parent / "tokenizer.model",
-        provenance=_provenance(config, manifest, step, held_out),
+        provenance=_provenance(config, manifest, step, tokens, held_out),
         dtype=torch.bfloat16 if config.precision.dtype == "bf16" else torch.float32,
     )
 
 
-def _provenance(config: PretrainConfig, manifest: Manifest, step: int, held_out: dict[str, HeldOut]) -> dict[str, Any]:
+def _provenance(
+    config: PretrainConfig, manifest: Manifest, step: int, tokens: int, held_out: dict[str, HeldOut]
+) -> dict[str, Any]:
     """Where the model comes from, for provenance.json and the model card."""
     from dataclasses import asdict
 
     return {
         "run": config.run.name,
         "step": step,
-        "tokens_seen": step * config.batch.sequences * config.data.sequence_length,
+        "tokens_seen": tokens,
         "config": asdict(config),
         "data_manifest_sha256": manifest.digest,
         "tokenizer_sha256": manifest.tokenizer_sha256,

@@ -14,6 +14,7 @@ from framework.model.arithmetic import training_flops_per_token
 from framework.model.families import check_exportable
 from framework.model.tokenizer_files import open_own
 from framework.model.transformer import Transformer, initialize
+from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows, share_of
 from framework.stream.manifest import Manifest, copy_tokenizer, read_manifest
 from framework.stream.shards import open_shards
@@ -23,6 +24,7 @@ from framework.training import summary
 from framework.training.checkpoint import Checkpoint
 from framework.training.engine import Engine, StepResult
 from framework.training.handoff import handed_over, write_model
+from framework.training.identity import current, identity, orders
 from framework.training.metrics import Metrics
 from framework.training.schedule import learning_rate_factor
 from framework.training.tracker import open_tracker
@@ -42,12 +44,7 @@ def train(config: PretrainConfig) -> None:
     together(lambda: _settle_model(config, manifest))
     together(lambda: _keep_tokenizer(manifest, run))
     shards = together(lambda: open_shards(config.data.path, config.data.remote))
-    rows = together(
-        lambda: TrainingRows(
-            manifest, config.data.weights, config.data.sequence_length, config.data.lanes, config.data.seed, shards
-        )
-    )
-    found = _checkpoint_to_resume(run, config, manifest)
+    found, history = _checkpoint_to_resume(run, config, manifest)
     if found is not None and found.state["step"] >= config.schedule.steps and handed_over(run):
         _say(f"{run}: complete and sound at step {found.state['step']}, nothing to do")
         summary.show(run)
@@ -56,10 +53,16 @@ def train(config: PretrainConfig) -> None:
         _say(
             f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data"
         )
+    lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
+    rows = together(
+        lambda: TrainingRows(
+            manifest, config.data.weights, lengths, config.data.lanes, config.data.seed, shards, current(history)
+        )
+    )
     if distributed.rank() == 0:  # not before: a start that is refused must not replace what the run was made with
         (run / "config.yaml").write_text(composition.to_yaml(config))
-    validation = Validation(manifest, config.data.sequence_length, config.batch.micro, shards)
-    Trainer(run, config, manifest, rows, validation, found).run_to_end()
+    validation = Validation(manifest, lengths.largest, config.batch.micro, shards)
+    Trainer(run, config, manifest, rows, validation, found, history).run_to_end()
 
 
 def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
@@ -80,47 +83,29 @@ def _keep_tokenizer(manifest: Manifest, run: Path) -> None:
         open_own(copy_tokenizer(manifest, run), run)
 
 
-def _checkpoint_to_resume(run: Path, config: PretrainConfig, manifest: Manifest) -> Checkpoint | None:
+def _checkpoint_to_resume(
+    run: Path, config: PretrainConfig, manifest: Manifest
+) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
+    """The checkpoint to go on from, and the orders of the data that the run has had."""
+    now = identity(config, manifest)
     if config.run.resume == "never":
         together(lambda: _refuse_existing(run))
-        return None
+        return None, [{"began_at": 0, "identity": now}]
     found, passed_over = checkpoints.newest_sound(run)
     for line in passed_over:
         _say(line)
-    if found is not None:
-        state = found.state
-        together(lambda: _check_same_run(found.path, state["identity"], _identity(config, manifest)))
-    return found
+    if found is None:
+        return None, [{"began_at": 0, "identity": now}]
+    state, allow = found.state, config.data.allow_change
+    history, changes = together(lambda: orders(state["orders"], now, found.path, state["sequences"], allow))
+    for line in changes:
+        _say(line)
+    return found, history
 
 
 def _refuse_existing(run: Path) -> None:
     if checkpoints.checkpoints(run):
         raise UserError(f"run.name: {run} has checkpoints and run.resume=never; choose another name or run.resume=auto")
-
-
-def _identity(config: PretrainConfig, manifest: Manifest) -> dict[str, Any]:
-    """What must not change over a run: the model, and everything that the order of the data depends on."""
-    data = asdict(config.data)
-    del data["path"], data["remote"]  # the same shards may lie elsewhere
-    return {
-        "model": asdict(config.model),
-        "data": data,
-        "run.seed": config.run.seed,
-        "data manifest": manifest.digest,
-        "tokenizer": manifest.tokenizer_sha256,
-    }
-
-
-def _check_same_run(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
-    for part, value in now.items():
-        if saved.get(part) == value:
-            continue
-        if isinstance(value, dict) and isinstance(saved.get(part), dict):
-            was_in = saved[part]
-            name = next(key for key in {**was_in, **value} if was_in.get(key) != value.get(key))
-            was, has = was_in.get(name), value.get(name)
-            raise UserError(f"{part}.{name}: is {has}, {path} has {was}; set it back, or choose another run.name")
-        raise UserError(f"{path}: its {part} is another one ({saved.get(part)}, now {value}); choose another run.name")
 
 
 def _say(message: str) -> None:
@@ -141,6 +126,7 @@ class Trainer:
         rows: TrainingRows,
         validation: Validation,
         found: Checkpoint | None,
+        history: list[dict[str, Any]],
     ) -> None:
         self.run = run
         self.config = config
@@ -150,7 +136,8 @@ class Trainer:
         self.position = found.state["sequences"] if found else 0  # in sequences: all there is to know about the data
         self.engine = self._build_engine(found)
         self.validation = validation
-        self.flops_per_token = training_flops_per_token(config.model, config.data.sequence_length)
+        self.history = history
+        self.batches = Curriculum(config.batch.sequences, config.batch.changes)
         self.metrics = together(self._open_metrics)
 
     def _build_engine(self, found: Checkpoint | None) -> Engine:
@@ -204,21 +191,23 @@ class Trainer:
         factor = learning_rate_factor(self.config.schedule, self.step + 1)
         result = self.engine.step(batch, self.config.optimizer.learning_rate * factor)
         self.step += 1
-        self.position += self.config.batch.sequences
+        self.position += self.batches.at(self.position)
         return result
 
     def _share(self, ahead: int) -> range:
         """This rank's sequences of the batch that is `ahead` batches from here."""
-        sequences = self.config.batch.sequences
-        position = self.position + ahead * sequences
-        return share_of(distributed.rank(), self.engine.world_size, position, sequences)
+        position = self.position
+        for _ in range(ahead):
+            position += self.batches.at(position)
+        return share_of(distributed.rank(), self.engine.world_size, position, self.batches.at(position))
 
     def _record(self, result: StepResult, seconds: float, held_out: dict[str, HeldOut]) -> dict[str, Any]:
         """One object of metrics.jsonl; the names are stable."""
         config = self.config
-        tokens = config.batch.sequences * config.data.sequence_length
+        length = self.rows.lengths.at(self.position - 1)
+        tokens = result.labels
         peak = config.cluster.peak_tflops * 1e12 * self.engine.world_size
-        drawn = self.rows.mixture.drawn(self.position)
+        drawn = self.rows.tokens_drawn(self.position)
         return {
             "step": self.step,
             "train/loss": result.loss,
@@ -226,11 +215,11 @@ class Trainer:
             "train/learning_rate": config.optimizer.learning_rate * learning_rate_factor(config.schedule, self.step),
             "train/step_seconds": seconds,
             "train/tokens_per_second": tokens / seconds,
-            "train/mfu": self.flops_per_token * tokens / seconds / peak,
+            "train/mfu": training_flops_per_token(config.model, length) * tokens / seconds / peak,
             "data/sequences": self.position,
-            "data/tokens": self.position * config.data.sequence_length,
+            "data/tokens": self.rows.lengths.total(self.position),
             "data/batch_hash": result.batch_hash,
-            **{f"data/share/{name}": count / self.position for name, count in drawn.items()},
+            **{f"data/share/{name}": count / sum(drawn.values()) for name, count in drawn.items()},
             **{f"eval/{name}/loss": value.loss for name, value in held_out.items()},
             **{f"eval/{name}/bits_per_byte": value.bits_per_byte for name, value in held_out.items()},
         }
@@ -240,7 +229,7 @@ class Trainer:
             "step": self.step,
             "sequences": self.position,
             "optimizer_steps": engine_state.optimizer_steps(self.engine),
-            "identity": _identity(self.config, self.manifest),
+            "orders": self.history,
             "config": asdict(self.config),
             "metrics": record,
         }
@@ -248,7 +237,10 @@ class Trainer:
 
     def _finish(self, held_out: dict[str, HeldOut]) -> None:
         weights = engine_state.whole_weights(self.engine)
-        together(lambda: write_model(self.run / "model", weights, self.config, self.manifest, self.step, held_out))
+        tokens = self.rows.lengths.total(self.position)
+        together(
+            lambda: write_model(self.run / "model", weights, self.config, self.manifest, self.step, tokens, held_out)
+        )
         if self.metrics:
             facts = summary.gather(self.run, self.config, self.manifest, self.rows, held_out, self.engine.world_size)
             self.metrics.close(facts)

@@ -25,7 +25,7 @@ def gather(
     """Facts about a finished run, from its records and the manifest; also written to `summary.json`."""
     records = read_metrics(run / "metrics.jsonl")
     last = records[-1]
-    drawn = rows.mixture.drawn(last["data/sequences"])
+    drawn = rows.tokens_drawn(last["data/sequences"])
     total_weight = sum(rows.weights.values())
     facts = {
         "steps": last["step"],
@@ -43,9 +43,9 @@ def gather(
                 "documents_in": corpus.facts["documents_in"],
                 "documents_kept": corpus.facts["documents_kept"],
                 "tokens": corpus.train.tokens,
-                "epochs": drawn.get(name, 0) * config.data.sequence_length / corpus.train.tokens,
+                "epochs": drawn.get(name, 0) / corpus.train.tokens,
                 "share_asked": rows.weights.get(name, 0.0) / total_weight,
-                "share_realised": drawn.get(name, 0) / last["data/sequences"],
+                "share_realised": drawn.get(name, 0) / sum(drawn.values()),
                 "held_out_loss": held_out[name].loss if name in held_out else None,
                 "held_out_bytes": corpus.validation.bytes,
                 "bits_per_byte": held_out[name].bits_per_byte if name in held_out else None,

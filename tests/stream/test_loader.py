@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from framework.errors import UserError
+from framework.stream.curriculum import Curriculum
 from framework.stream.loader import NO_LOSS, TrainingRows, ValidationRows, share_of
 from framework.stream.manifest import copy_tokenizer, read_manifest
 from framework.stream.order import BlockOrder
@@ -23,7 +24,7 @@ def data(tmp_path_factory):
 
 
 def rows_of(data, length=32, lanes=8, seed=0):
-    return TrainingRows(read_manifest(data), {}, length, lanes, seed, LocalShards())
+    return TrainingRows(read_manifest(data), {}, Curriculum(length), lanes, seed, LocalShards())
 
 
 def documents_of(split):
@@ -170,4 +171,4 @@ def test_what_is_missing_is_named(tmp_path, data):
     with pytest.raises(UserError, match="is damaged"):
         read_manifest(tmp_path)
     with pytest.raises(UserError, match=r"data\.weights\.wiki: no such corpus"):
-        TrainingRows(read_manifest(data), {"wiki": 1.0}, 32, 8, 0, LocalShards())
+        TrainingRows(read_manifest(data), {"wiki": 1.0}, Curriculum(32), 8, 0, LocalShards())

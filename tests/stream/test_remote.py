@@ -8,6 +8,7 @@ from moto.server import ThreadedMotoServer
 from framework.config import RemoteConfig
 from framework.errors import UserError
 from framework.stream import places
+from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows
 from framework.stream.manifest import copy_tokenizer, read_manifest
 from framework.stream.remote import RemoteShards
@@ -30,7 +31,7 @@ def server(data):
 
 
 def rows_of(place, shards):
-    return TrainingRows(read_manifest(place), {}, 32, 8, 0, shards)
+    return TrainingRows(read_manifest(place), {}, Curriculum(32), 8, 0, shards)
 
 
 def some_batches(rows):

@@ -112,11 +112,11 @@ def test_a_run_is_not_taken_up_with_another_setting(undisturbed, field):
 def test_a_run_is_not_taken_up_with_another_seed_or_other_data(undisturbed, tmp_path):
     config = config_of(undisturbed)
     config.run.seed = 1
-    with pytest.raises(UserError, match=r"run\.seed.* \(0, now 1\); choose another run\.name"):
+    with pytest.raises(UserError, match=r"run\.seed: is 1, .* has 0; set it back, or choose another run\.name$"):
         train(config)
     config = config_of(undisturbed)
     config.data.path = str(make_data(tmp_path, {"web": 300, "books": 60}, {"web": 60, "books": 16}, seed=1))
-    with pytest.raises(UserError, match=r"data manifest is another one"):
+    with pytest.raises(UserError, match=r"corpora\.web: is [0-9a-f]{64}, .* data\.allow_change=true"):
         train(config)
 
 

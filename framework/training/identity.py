@@ -1,0 +1,74 @@
+"""What makes a resumed run the same run: the model, the seed, and everything that the order of the data depends on."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from framework.config import PretrainConfig
+from framework.errors import UserError
+from framework.stream.loader import Order, effective_weights
+from framework.stream.manifest import Manifest
+
+Identity = dict[str, Any]
+OF_THE_ORDER = ("data", "corpora")  # parts that data.allow_change lets go on as a new order
+NOT_OF_THE_ORDER = ("path", "remote", "allow_change")  # fields of `data` that the order does not depend on
+
+
+def identity(config: PretrainConfig, manifest: Manifest) -> Identity:
+    """What must not change over a run, as JSON."""
+    data = {key: value for key, value in asdict(config.data).items() if key not in NOT_OF_THE_ORDER}
+    data["weights"] = effective_weights(manifest, config.data.weights)
+    data["length_changes"] = {str(begin): length for begin, length in config.data.length_changes.items()}
+    return {
+        "model": asdict(config.model),
+        "run": {"seed": config.run.seed},
+        "tokenizer": {"sha256": manifest.tokenizer_sha256},
+        "data": data,
+        "corpora": {name: corpus.digest for name, corpus in manifest.corpora.items() if data["weights"].get(name)},
+    }
+
+
+def orders(
+    saved: list[dict[str, Any]], now: Identity, path: Path, position: int, allow_change: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The orders of a run that goes on with `now`: those of its checkpoint, and a new one if the data changed.
+
+    Args:
+        saved: `began_at` and `identity` of each order so far.
+        path: of the checkpoint, for messages.
+        position: sequences consumed.
+        allow_change: `data.allow_change`.
+
+    Returns:
+        The orders, and a line for each change.
+
+    Raises:
+        UserError: something changed that must not.
+    """
+    changes = list(_differences(saved[-1]["identity"], now))
+    for part, field, was, has in changes:
+        if not (allow_change and part in OF_THE_ORDER):
+            remedy = "set it back, or choose another run.name"
+            if part in OF_THE_ORDER:
+                remedy += ", or go on in a new order with data.allow_change=true"
+            raise UserError(f"{part}.{field}: is {has}, {path} has {was}; {remedy}")
+    if not changes:
+        return saved, []
+    lines = [f"{part}.{field}: was {was}, is {has}" for part, field, was, has in changes]
+    lines.append(f"order {len(saved)} of the data begins at sequence {position}, as data.allow_change says")
+    return [*saved, {"began_at": position, "identity": now}], lines
+
+
+def current(history: list[dict[str, Any]]) -> Order:
+    """The order in force."""
+    return Order(len(history) - 1, history[-1]["began_at"])
+
+
+def _differences(saved: Identity, now: Identity) -> Iterator[tuple[str, str, Any, Any]]:
+    """(part, field, was, is) of every field that differs."""
+    for part, value in now.items():
+        was_in = saved.get(part, {})
+        for field in {**was_in, **value}:
+            if was_in.get(field) != value.get(field):
+                yield part, field, was_in.get(field), value.get(field)
