@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import resource
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from datatrove.data import Document
 
 from framework.corpus.deduplication import Part, Plan, plan_documents, plan_paragraphs
-from framework.corpus.deduplication.minhash import MinhashSignatures
+from framework.corpus.deduplication.minhash import MinhashBands, MinhashSignatures
 from framework.corpus.deduplication.settings import DeduplicationSettings
 from framework.corpus.filters.sample import merge_samples
 from framework.errors import UserError
@@ -147,6 +148,23 @@ def test_signatures_agree_as_often_as_texts_are_alike(tmp_path: Path) -> None:
         share = np.mean(sign(" ".join(text)) == sign(" ".join(other)))
         assert abs(share - truth) <= 4 * (truth * (1 - truth) / 400) ** 0.5
     assert sign("only four words here") is None
+
+
+def test_open_files_are_asked_for_and_a_limit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "signatures/bucket_000"
+    folder.mkdir(parents=True)
+    for task in range(60):
+        (folder / f"{task:05d}.minhash.sig").touch()
+    bands = MinhashBands(tmp_path / "signatures", tmp_path / "pairs", DeduplicationSettings(bands=1))
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 200))
+    bands.run(None, 0, 1)
+    assert asked == [(160, 200)]
+    assert (tmp_path / "pairs/00000_00.dups").read_bytes() == b""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 150))
+    with pytest.raises(UserError, match=r"deduplication\.near: needs 160 open files, and the system allows 150; raise"):
+        bands.run(None, 0, 1)
 
 
 def test_near_duplicates_differ_in_case_marks_and_numbers(tmp_path: Path) -> None:

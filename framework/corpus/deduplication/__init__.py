@@ -89,17 +89,13 @@ def plan_documents(
 
 
 def _plan_near(plan: Plan, settings: DeduplicationSettings, folder: Path, firsts: dict[str, int]) -> None:
-    from datatrove.pipeline.dedup import MinhashDedupBuckets
+    from framework.corpus.deduplication.minhash import KeepFirstOfClusters, MinhashBands, MinhashSignatures
 
-    from framework.corpus.deduplication.minhash import KeepFirstOfClusters, MinhashSignatures, minhash_config
-
+    signatures, pairs = folder / "signatures", folder / "pairs"
     for name, first in firsts.items():
-        plan.sign[name].append(MinhashSignatures(folder / "signatures", first, settings))
-    bands = MinhashDedupBuckets(
-        str(folder / "signatures"), str(folder / "pairs"), config=minhash_config(settings), lines_to_buffer=1000
-    )
-    plan.decide.append(Stage("MinHash bands", settings.bands, [bands]))
-    plan.decide.append(Stage("MinHash clusters", 1, [KeepFirstOfClusters(folder / "pairs", folder)]))
+        plan.sign[name].append(MinhashSignatures(signatures, first, settings))
+    plan.decide.append(Stage("MinHash bands", settings.bands, [MinhashBands(signatures, pairs, settings)]))
+    plan.decide.append(Stage("MinHash clusters", 1, [KeepFirstOfClusters(pairs, folder)]))
 
 
 def plan_paragraphs(

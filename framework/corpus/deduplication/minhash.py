@@ -6,6 +6,7 @@ Ullman, "Mining of Massive Datasets", chapter 3. datatrove computes the signatur
 each cluster the first document in the order of the corpora stays, where datatrove keeps any.
 """
 
+import resource
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import xxhash
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.dedup import MinhashDedupSignature
+from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.utils.text import ngrams, simplify_text
 from datatrove.utils.typeshelper import StatHints
@@ -23,6 +24,7 @@ from datatrove.utils.typeshelper import StatHints
 from framework.corpus.deduplication.digests import RECORD, write_named
 from framework.corpus.deduplication.settings import DeduplicationSettings
 from framework.corpus.filters.words import UnicodeWords
+from framework.errors import UserError
 
 _SHINGLES = 2048  # hashed at a time: a book's would take gigabytes
 
@@ -89,6 +91,36 @@ class MinhashSignatures(MinhashDedupSignature):
         place.parent.mkdir(parents=True, exist_ok=True)
         unsorted.write_bytes(records[np.lexsort(keys)].tobytes())
         unsorted.replace(place)
+
+
+class MinhashBands(MinhashDedupBuckets):
+    """Pairs the documents that agree in a band: datatrove's stage 2, one task a band, no documents.
+
+    Memory: 100 signatures (7 kB with 8 rows) of each task that wrote some.
+
+    Raises:
+        UserError: it has to open the files of all those tasks at once, and the system forbids so many.
+    """
+
+    type = "deduplication"
+    name = "MinHash bands"
+
+    def __init__(self, signatures: Path, pairs: Path, settings: DeduplicationSettings) -> None:
+        super().__init__(str(signatures), str(pairs), config=minhash_config(settings), lines_to_buffer=100)
+        self._signatures = signatures
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        """Write the pairs of band `rank`."""
+        needed = len(list((self._signatures / f"bucket_{rank:03d}").iterdir())) + 100  # libraries have some open
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if needed > hard != resource.RLIM_INFINITY:
+            raise UserError(
+                f"deduplication.near: needs {needed:,} open files, and the system allows {hard:,}; "
+                f"raise the hard limit (ulimit -Hn) or read the corpora in fewer tasks"
+            )
+        if soft != resource.RLIM_INFINITY and needed > soft:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        super().run(data, rank, world_size)
 
 
 class KeepFirstOfClusters(PipelineStep):

@@ -23,7 +23,7 @@ from framework.corpus.filters.words import UnicodeWords
 class Heuristic(BaseFilter):
     """One of datatrove's filters, whose reasons are called by the names of `rules.RULES`.
 
-    Memory: one document and what the filter counts in it.
+    Memory: the words of the last five documents, which datatrove keeps for the next filter.
     """
 
     def __init__(self, name: str, judge: BaseFilter, names: dict[str, str], sample: DroppedSample | None) -> None:
