@@ -9,6 +9,7 @@ each cluster the first document in the order of the corpora stays, where datatro
 import resource
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ class MinhashSignatures(MinhashDedupSignature):
 
     def get_shingles(self, text: str) -> np.ndarray:
         """Hashes of the n-grams of a text, uint64 [n-grams, 1]."""
-        words = self.word_tokenizer.word_tokenize(simplify_text(text, self.config.norm_config))
+        accents = not text.isascii()  # looking for them takes a third of the time
+        simple = simplify_text(text, replace(self.config.norm_config, norm_unicode_diacritics=accents))
+        words = self.word_tokenizer.word_tokenize(simple)
         hashes = [xxhash.xxh64_intdigest(" ".join(gram).encode()) for gram in ngrams(words, self.config.n_grams)]
         return np.array(hashes, np.uint64).reshape(-1, 1)
 
