@@ -24,6 +24,7 @@ ROOMS = {  # and the rooms that each may import
 # what a machine may lack (the extras of pyproject.toml), or what would make `--help` slow
 LAZY = {"deepspeed", "wandb", "transformers", "datatrove", "ray", "hydra", "omegaconf"}
 LAZY |= {"triton", "fastwarc", "resiliparse", "mwxml", "mwparserfromhell", "ebooklib", "py3langid", "phonenumbers"}
+LAZY |= {"pyarrow", "zstandard"}
 HEAVY = LAZY | {"torch", "numpy", "rich", "sentencepiece", "safetensors", "webdataset"}
 
 FILES = {

@@ -18,7 +18,8 @@ from framework.config import CorpusConfig, PrepareConfig
 from framework.corpus.digests import file_digest, json_digest
 from framework.corpus.engine import Engine, remove_unless_resumable
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
-from framework.corpus.readers import find_files, library_versions
+from framework.corpus.readers import library_versions
+from framework.corpus.readers.places import base_name, find_files
 from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.texts import SPLITS, TextTask, deal_files, write_text_shards
@@ -85,14 +86,16 @@ class _Run:
         """The text shards of one corpus."""
         config, reporter = self._config, self._reporter
         files = find_files(f"corpora.{name}.paths", corpus.paths)
+        libraries = library_versions(corpus.reader, [file.location for file in files])
         settings = asdict(corpus)
         for irrelevant in ("paths", "weight"):  # to the shards
             del settings[irrelevant]
-        common = {"recipe": RECIPE, "corpus": settings, "libraries": library_versions(corpus.reader)}
+        common = {"recipe": RECIPE, "corpus": settings, "libraries": libraries}
         tasks = []
-        for part in deal_files([path.stat().st_size for path in files], config.executor.tasks):
-            identities = [[path.name, file_digest(path)] for path in files[part]]
-            tasks.append(TextTask(files[part], json_digest({**common, "files": identities})))
+        for part in deal_files([file.bytes for file in files], config.executor.tasks):
+            identities = [[base_name(file.location), file.identity] for file in files[part]]
+            locations = [file.location for file in files[part]]
+            tasks.append(TextTask(locations, json_digest({**common, "files": identities})))
         inputs = {
             "tasks": [task.digest for task in tasks],
             "validation_fraction": config.validation_fraction,

@@ -15,6 +15,8 @@ from framework.config import CorpusConfig
 from framework.corpus.cleaning import clean_text
 from framework.corpus.engine import Output, task_directory
 from framework.corpus.readers import read_documents
+from framework.corpus.readers.places import base_name
+from framework.corpus.readers.records import Fields
 from framework.corpus.stages import Facts
 
 DOCUMENTS, DIGESTS = "documents.jsonl", "digests.npy"
@@ -25,25 +27,26 @@ class ReadFiles(PipelineStep):
 
     Args:
         reader: name of the reader.
-        tasks: for each task, its files in order.
+        tasks: for each task, the locations of its files in order.
+        fields: where the files are records: what their fields are called.
     """
 
     type = "reader"
     name = "read"
 
-    def __init__(self, reader: str, tasks: list[list[Path]]) -> None:
+    def __init__(self, reader: str, tasks: list[list[str]], fields: Fields) -> None:
         super().__init__()
-        self._reader, self._tasks = reader, tasks
+        self._reader, self._tasks, self._fields = reader, tasks, fields
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """The documents of task `rank`."""
-        for path in self._tasks[rank]:
-            for found in read_documents(self._reader, path):
+        for location in self._tasks[rank]:
+            for found in read_documents(self._reader, location, self._fields):
                 self.stat_update("total")
                 if found.rejected:
                     self.stat_update(f"dropped_{found.rejected}")
                     continue
-                about = {"file": path.name, "title": found.title, "url": found.url, "score": found.score}
+                about = {"file": base_name(location), "title": found.title, "url": found.url, "score": found.score}
                 yield Document(text=found.text, id=found.id, metadata=about)
 
 

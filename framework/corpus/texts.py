@@ -17,6 +17,7 @@ from framework.corpus.baselines import Baselines
 from framework.corpus.cleaning import is_held_out
 from framework.corpus.digests import json_digest
 from framework.corpus.engine import Engine, Outcome, Output
+from framework.corpus.readers.records import Fields
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
 from framework.corpus.stages import Facts
 from framework.corpus.steps import (
@@ -35,9 +36,9 @@ _TASK_BYTES = 64 << 20  # of raw files in one task, where no number of tasks is 
 
 @dataclass(frozen=True)
 class TextTask:
-    """The raw files of one task, and the digest of everything that its documents follow from."""
+    """Locations of the raw files of one task, and the digest of everything that its documents follow from."""
 
-    files: list[Path]
+    files: list[str]
     digest: str
 
 
@@ -148,7 +149,9 @@ def write_text_shards(
     """
     cleaning = cleaning_steps(corpus)
     keep = KeepDocuments(work / "kept", [task.digest for task in tasks])
-    kept = engine.run(f"{name} reading", [ReadFiles(corpus.reader, [task.files for task in tasks]), *cleaning, keep])
+    fields = Fields(corpus.text_field, corpus.score_field)
+    read = ReadFiles(corpus.reader, [task.files for task in tasks], fields)
+    kept = engine.run(f"{name} reading", [read, *cleaning, keep])
     duplicates = find_duplicates([task.directory for task in kept.tasks])
     digests = [
         json_digest([task.digest, dropped, validation_fraction, bytes_per_shard])

@@ -153,7 +153,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         "from framework.corpus.engine import Engine\n"
         "from framework.corpus.report import Reporter\n"
         "from framework.corpus.texts import TextTask, write_text_shards\n"
-        "output, work, tasks = Path(sys.argv[2]), Path(sys.argv[2]) / 'work', [TextTask([Path(sys.argv[1])], '')]\n"
+        "output, work, tasks = Path(sys.argv[2]), Path(sys.argv[2]) / 'work', [TextTask([sys.argv[1]], '')]\n"
         "with Engine(ExecutorConfig(workers=1), Reporter()) as engine:\n"
         "    write_text_shards(output, work, 'x', CorpusConfig(), tasks, 0.01, 10**9, engine)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"

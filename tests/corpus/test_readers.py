@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from framework.corpus.documents import Document
-from framework.corpus.readers import find_files, library_versions, read_documents
+from framework.corpus.readers import library_versions, read_documents
+from framework.corpus.readers.places import find_files
 from framework.errors import UserError
 from tests.corpus.texts import http, page, warc_record, wiki, wiki_page
 
 
 def read(reader: str, path: Path, content: bytes | str) -> list[Document]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return list(read_documents(reader, path))
+    return list(read_documents(reader, str(path)))
 
 
 def one_page(tmp_path: Path, response: bytes) -> Document:
@@ -183,7 +184,7 @@ def test_epub_chapters_follow_the_spine(tmp_path: Path) -> None:
     book.add_item(epub.EpubNav())
     book.spine = ["nav", *chapters]
     epub.write_epub(str(tmp_path / "a.epub"), book)
-    documents = list(read_documents("book", tmp_path / "a.epub"))
+    documents = list(read_documents("book", str(tmp_path / "a.epub")))
     assert [document.rejected for document in documents] == ["navigation", "", ""]
     assert [document.text.split() for document in documents[1:]] == [
         ["zebra", "One", "&", "two.", "Three."],
@@ -206,10 +207,10 @@ def test_find_files_sorts_and_takes_each_once(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     found = find_files("corpora.x.paths", [f"{tmp_path}/**/*.txt", f"{tmp_path}/a.txt"])
-    assert [str(path.relative_to(tmp_path)) for path in found] == ["a.txt", "b.txt", "deep/er/c.txt"]
+    assert [str(Path(file.location).relative_to(tmp_path)) for file in found] == ["a.txt", "b.txt", "deep/er/c.txt"]
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastwarc", None)
     with pytest.raises(UserError, match=r"reader warc needs FastWARC; pip install 'loam\[corpus\]'"):
-        library_versions("warc")
+        library_versions("warc", [])

@@ -17,7 +17,7 @@ SAMPLES = ROOT / "samples"
 
 
 def kept(reader: str, name: str) -> list[Document]:
-    return [document for document in read_documents(reader, SAMPLES / name) if not document.rejected]
+    return [document for document in read_documents(reader, str(SAMPLES / name)) if not document.rejected]
 
 
 def test_web_sample_is_a_warc_that_fastwarc_reads() -> None:
@@ -46,7 +46,7 @@ def test_wiki_sample_is_an_export_that_an_xml_parser_reads() -> None:
     space = "{http://www.mediawiki.org/xml/export-0.10/}"
     pages = root.findall(f"{space}page")
     articles = [p for p in pages if p.findtext(f"{space}ns") == "0" and p.find(f"{space}redirect") is None]
-    documents = list(read_documents("mediawiki", SAMPLES / "wiki/foldoc.xml.bz2"))
+    documents = list(read_documents("mediawiki", str(SAMPLES / "wiki/foldoc.xml.bz2")))
     assert len(documents) == len(pages)
     assert [d.title for d in documents if not d.rejected] == [p.findtext(f"{space}title") for p in articles]
     assert sum(d.rejected == "namespace" for d in documents) == 1

@@ -10,14 +10,14 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 import regex
 import xxhash
 
 from framework.corpus.decontamination.settings import DecontaminationSettings, EvaluationSet
-from framework.corpus.readers import find_files
+from framework.corpus.readers.places import base_name, find_files
 from framework.corpus.readers.streams import read_lines
 from framework.errors import UserError
 
@@ -70,21 +70,21 @@ class EvaluationIndex:
         self.files: list[str] = []
         found: dict[int, list[tuple[np.ndarray, int]]] = {}
         for number, evaluation in enumerate(settings.evaluation):
-            for path in find_files(f"decontamination.evaluation[{number}].path", [evaluation.path]):
-                self._add(path, evaluation, settings, found)
+            for file in find_files(f"decontamination.evaluation[{number}].path", [evaluation.path]):
+                self._add(file.location, evaluation, settings, found)
         self._ngrams = {length: _merge(parts) for length, parts in sorted(found.items(), reverse=True)}
 
     def _add(
         self,
-        path: Path,
+        location: str,
         evaluation: EvaluationSet,
         settings: DecontaminationSettings,
         found: dict[int, list[tuple[np.ndarray, int]]],
     ) -> None:
         """Add the n-grams of one file, by their length in words."""
         enough = False
-        self.files.append(str(path))
-        for text in read_texts(path, evaluation.field):
+        self.files.append(location)
+        for text in read_texts(location, evaluation.field):
             words = hash_words(normalised_words(text))
             length = min(len(words), settings.ngram_words)
             if length >= settings.minimum_words:
@@ -92,7 +92,7 @@ class EvaluationIndex:
                 found.setdefault(length, []).append((hash_ngrams(words, length), len(self.files) - 1))
         if not enough:
             raise UserError(
-                f"{path}: has no text of {settings.minimum_words} words in field `{evaluation.field}`; "
+                f"{location}: has no text of {settings.minimum_words} words in field `{evaluation.field}`; "
                 f"correct decontamination.evaluation or lower decontamination.minimum_words"
             )
 
@@ -118,23 +118,23 @@ def _merge(parts: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]
     return hashes, files[first]
 
 
-def read_texts(path: Path, field: str) -> Iterator[str]:
+def read_texts(location: str, field: str) -> Iterator[str]:
     """The texts of an evaluation file, one after another.
 
     Raises:
         UserError: the file is damaged, a line is no object with the field, or its kind is unknown.
     """
-    kinds = [suffix for suffix in path.suffixes if suffix in (".txt", ".jsonl")]
+    kinds = [suffix for suffix in PurePosixPath(base_name(location)).suffixes if suffix in (".txt", ".jsonl")]
     if not kinds:
-        raise UserError(f"{path}: is neither .txt nor .jsonl; rename or convert it")
+        raise UserError(f"{location}: is neither .txt nor .jsonl; rename or convert it")
     if kinds[-1] == ".txt":
-        for blank, lines in groupby(read_lines(path), key=lambda line: not line[1].strip()):
+        for blank, lines in groupby(read_lines(location), key=lambda line: not line[1].strip()):
             if not blank:
                 yield "\n".join(line for _, line in lines)
         return
-    for number, line in read_lines(path):
+    for number, line in read_lines(location):
         if line.strip():
-            yield from _field(f"{path} line {number}", line, field)
+            yield from _field(f"{location} line {number}", line, field)
 
 
 def _field(place: str, line: str, field: str) -> list[str]:

@@ -3,26 +3,31 @@
 A reader raises `UserError` with the file and the place for what it cannot read; it never skips damage.
 """
 
-import glob
 import importlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from framework.corpus.documents import Document
 from framework.corpus.readers.book import read_book
+from framework.corpus.readers.columns import read_arrow, read_parquet
 from framework.corpus.readers.jsonl import read_jsonl
 from framework.corpus.readers.mediawiki import read_mediawiki
+from framework.corpus.readers.places import base_name
+from framework.corpus.readers.records import Fields
 from framework.corpus.readers.warc import read_warc
 from framework.errors import UserError
 
-Reader = Callable[[Path], Iterator[Document]]
-
-READERS: dict[str, Reader] = {
+# By location; those of records with named fields are told what the fields are called.
+READERS: dict[str, Callable[[str], Iterator[Document]]] = {
     "warc": read_warc,
     "mediawiki": read_mediawiki,
     "book": read_book,
+}
+RECORD_READERS: dict[str, Callable[[str, Fields], Iterator[Document]]] = {
     "jsonl": read_jsonl,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
 }
 # The packages that decide what text comes out: distribution and module.
 LIBRARIES: dict[str, dict[str, str]] = {
@@ -30,17 +35,22 @@ LIBRARIES: dict[str, dict[str, str]] = {
     "mediawiki": {"mwxml": "mwxml", "mwparserfromhell": "mwparserfromhell"},
     "book": {"EbookLib": "ebooklib", "Resiliparse": "resiliparse"},
     "jsonl": {},
+    "parquet": {"pyarrow": "pyarrow"},
+    "arrow": {"pyarrow": "pyarrow"},
 }
 
 
-def library_versions(reader: str) -> dict[str, str]:
-    """Version of every package that `reader` extracts with.
+def library_versions(reader: str, locations: list[str]) -> dict[str, str]:
+    """Version of every package that decides what `reader` extracts from these files.
 
     Raises:
         UserError: one of them is not installed.
     """
+    wanted = dict(LIBRARIES[reader])
+    if any(PurePosixPath(base_name(location)).suffix == ".zst" for location in locations):
+        wanted["zstandard"] = "zstandard"
     found = {}
-    for distribution, module in LIBRARIES[reader].items():
+    for distribution, module in wanted.items():
         try:
             importlib.import_module(module)
             found[distribution] = version(distribution)
@@ -49,33 +59,21 @@ def library_versions(reader: str) -> dict[str, str]:
     return found
 
 
-def find_files(field_name: str, patterns: list[str]) -> list[Path]:
-    """The files that the patterns name, sorted, each once; `**` crosses directories.
-
-    Raises:
-        UserError: a pattern matches no file, or a file is empty.
-    """
-    found: set[Path] = set()
-    for pattern in patterns:
-        matches = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
-        if not matches:
-            raise UserError(f"{field_name}: {pattern!r} matches no file; give files or glob patterns that exist")
-        found.update(matches)
-    for path in found:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: is empty; fetch it again or take it out of {field_name}")
-    return sorted(found)
-
-
-def read_documents(reader: str, path: Path) -> Iterator[Document]:
+def read_documents(reader: str, location: str | Path, fields: Fields | None = None) -> Iterator[Document]:
     """Every document of one file, rejected ones too.
+
+    Args:
+        reader: its name.
+        location: of the file, a path or a URL.
+        fields: what the fields of records are called.
 
     Raises:
         UserError: the file is damaged, or holds nothing that the reader knows.
     """
-    nothing = True
-    for document in READERS[reader](path):
+    nothing, location = True, str(location)
+    records = RECORD_READERS.get(reader)
+    for document in records(location, fields or Fields()) if records else READERS[reader](location):
         nothing = False
         yield document
     if nothing:
-        raise UserError(f"{path}: reader {reader} finds no document in it; check the file and the corpus's reader")
+        raise UserError(f"{location}: reader {reader} finds no document in it; check the file and the corpus's reader")

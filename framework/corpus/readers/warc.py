@@ -1,7 +1,6 @@
 """Web crawls: WARC files (pages) and WET files (text that Common Crawl extracted)."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from framework.corpus.documents import Document
@@ -12,7 +11,7 @@ MAXIMUM_BYTES = 64 << 20  # a larger record is no page; reading it whole would n
 _PAGES = ("text/html", "application/xhtml+xml")
 
 
-def read_warc(path: Path) -> Iterator[Document]:
+def read_warc(location: str) -> Iterator[Document]:
     """The pages of a crawl: the main content of each HTML response, the text of each WET conversion.
 
     Navigation, banners and footers are left out by Resiliparse's rules (Bevendorff et al., 2018). The
@@ -28,13 +27,13 @@ def read_warc(path: Path) -> Iterator[Document]:
 
     wanted = WarcRecordType.response | WarcRecordType.conversion
     last = "the start of the file"
-    with open_stream(path) as stream:
+    with open_stream(location) as stream:
         try:
             for record in ArchiveIterator(stream, record_types=wanted, parse_http=False):
                 yield _document(record)
                 last = f"record {record.record_id}"
         except (OSError, EOFError) as error:
-            raise UserError(f"{path}: damaged after {last} ({error}); fetch the file again") from error
+            raise UserError(f"{location}: damaged after {last} ({error}); fetch the file again") from error
 
 
 def _document(record: Any) -> Document:
