@@ -3,7 +3,9 @@
 import itertools
 import random
 import resource
+import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from datatrove.data import Document
 
 from framework.corpus.deduplication import Part, Plan, plan_documents, plan_paragraphs
+from framework.corpus.deduplication.digests import DigestWriter
 from framework.corpus.deduplication.minhash import MinhashBands, MinhashSignatures
 from framework.corpus.deduplication.settings import DeduplicationSettings
 from framework.corpus.filters.sample import merge_samples
@@ -165,6 +168,31 @@ def test_open_files_are_asked_for_and_a_limit_is_told(tmp_path: Path, monkeypatc
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 150))
     with pytest.raises(UserError, match=r"deduplication\.near: needs 160 open files, and the system allows 150; raise"):
         bands.run(None, 0, 1)
+
+
+def peak(action: Callable[[], object]) -> int:
+    """Bytes that an action holds at most."""
+    tracemalloc.start()
+    action()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def test_memory_of_a_long_text_is_that_of_its_words(tmp_path: Path) -> None:
+    sign = MinhashSignatures(tmp_path, 0, DeduplicationSettings()).signature
+    text = " ".join(words(100_000, random.Random(1)))
+    assert peak(lambda: sign(text)) < 50_000_000  # all of its hashes at a time would be 90 MB, three times over
+
+
+def test_memory_of_digests_does_not_grow_with_their_number(tmp_path: Path) -> None:
+    def write(count: int) -> None:
+        with DigestWriter(tmp_path / str(count), 0, 4) as digests:
+            for number in range(count):
+                digests.add(f"text {number}", number)
+
+    assert peak(lambda: write(280_000)) < 1.2 * peak(lambda: write(70_000))
+    assert sum(path.stat().st_size for path in (tmp_path / "280000").rglob("00000")) >= 280_000 * 28
 
 
 def test_near_duplicates_differ_in_case_marks_and_numbers(tmp_path: Path) -> None:
