@@ -117,9 +117,9 @@ def test_no_evaluation_set_is_no_step() -> None:
 
 def test_texts_of_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n\n \nthree\n")
-    assert list(read_texts(tmp_path / "a.txt", "")) == ["one\ntwo", "three"]
+    assert list(read_texts(str(tmp_path / "a.txt"), "")) == ["one\ntwo", "three"]
     (tmp_path / "a.jsonl").write_text('{"q": "one"}\n\n{"q": ["two", "three"]}\n')
-    assert list(read_texts(tmp_path / "a.jsonl", "q")) == ["one", "two", "three"]
+    assert list(read_texts(str(tmp_path / "a.jsonl"), "q")) == ["one", "two", "three"]
 
 
 @pytest.mark.parametrize(

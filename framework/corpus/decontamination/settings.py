@@ -7,7 +7,7 @@ from framework.corpus.filters.settings import require
 
 @dataclass
 class EvaluationSet:
-    path: str = ""  # file or glob pattern: .txt, texts between empty lines; .jsonl, one a line; either compressed
+    path: str = ""  # file, URL or pattern: .txt, texts between empty lines; .jsonl, one a line; either compressed
     field: str = "text"  # of .jsonl: a string or a list of strings; name the file again for another field
 
     def check(self, prefix: str) -> None:

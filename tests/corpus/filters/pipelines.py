@@ -77,7 +77,7 @@ def dropped(stats: dict[str, Any]) -> dict[str, int]:
 def sample_documents(name: str, count: int) -> list[Document]:
     """The first documents of one of the samples that ship."""
     reader, path = SAMPLES[name]
-    found = (d for d in read_documents(reader, ROOT / "samples" / path) if not d.rejected and d.text)
+    found = (d for d in read_documents(reader, str(ROOT / "samples" / path)) if not d.rejected and d.text)
     return [
         Document(id=d.id, text=d.text, metadata={"url": d.url, "title": d.title, "score": d.score})
         for d in islice(found, count)
