@@ -7,6 +7,7 @@ from datatrove.data import Document
 from framework.corpus.filters.language import LanguageFilter
 from framework.corpus.filters.settings import LanguageSettings
 from framework.errors import UserError
+from tests.corpus.filters.pipelines import SAMPLES, sample_documents
 
 # Article 1 of the Universal Declaration of Human Rights, as the United Nations publish it.
 ARTICLE = {
@@ -37,6 +38,14 @@ def test_a_language_is_told_from_the_others(language: str) -> None:
         assert step.filter(document) == (True if other == language else (False, "language"))
         assert document.metadata["language"] == other
         assert document.metadata["language_probability"] > 0.65
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_english_of_some_length_passes(name: str) -> None:
+    documents = [document for document in sample_documents(name, 400) if len(document.text) >= 200]
+    kept = list(LanguageFilter(LanguageSettings()).run(documents))
+    assert len(documents) >= 24
+    assert len(kept) >= 0.95 * len(documents)
 
 
 def test_an_uncertain_text_is_dropped_by_the_threshold_alone() -> None:
