@@ -7,6 +7,7 @@ demands of another is checked by the `check` methods, whose messages start with 
 import math
 from dataclasses import dataclass, field
 
+from framework.corpus.filters.settings import FilterSettings
 from framework.errors import UserError
 
 
@@ -45,12 +46,14 @@ class CorpusConfig:
     text_field: str = "text"  # jsonl, parquet, arrow: the field or column with the text
     score_field: str = "score"  # and the one with what readers thought of it
     minimum_score: float | None = None  # documents with a lower score, or none, are dropped
+    filters: FilterSettings = field(default_factory=FilterSettings)  # by name, and their thresholds
 
     def check(self, name: str) -> None:
         prefix = f"corpora.{name}"
         require_choice(f"{prefix}.reader", self.reader, ("warc", "mediawiki", "book", "jsonl", "parquet", "arrow"))
         require(bool(self.paths), f"{prefix}.paths", "names no file", "give files or glob patterns")
         require_positive(f"{prefix}.weight", self.weight)
+        self.filters.check(f"{prefix}.filters")
 
 
 @dataclass

@@ -24,6 +24,7 @@ FAILURES = "failures"  # directory with a file for each task that failed, beside
 
 _SLURM_POLL_SECONDS = 5.0
 _SLURM_SETTLE_SECONDS = 30.0  # a shared file system may show the last files of a job that late
+_ROOT = Path(__file__).resolve().parents[2]  # where `framework` is imported from, installed or not
 _QUEUED = 1000  # array elements of one Slurm job; MaxArraySize is 1001 unless a cluster says otherwise
 
 
@@ -121,7 +122,7 @@ def _run_on_slurm(config: ExecutorConfig, label: str, steps: list[PipelineStep],
         workers=config.workers or -1,
         job_name=f"loam-{label.replace(' ', '-')}",
         qos="",  # the cluster's own default
-        env_command=f"export PATH={Path(sys.executable).parent}:$PATH",
+        env_command=f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={_ROOT}:$PYTHONPATH",
         max_array_size=_QUEUED,
         max_array_launch_parallel=True,
         logging_dir=str(log),

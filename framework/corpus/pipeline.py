@@ -22,6 +22,7 @@ from framework.corpus.readers import library_versions
 from framework.corpus.readers.places import base_name, find_files
 from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, ensure, output_error
+from framework.corpus.steps import filter_inputs
 from framework.corpus.texts import SPLITS, TextTask, deal_files, write_text_shards
 from framework.corpus.tokenizer import MODEL, train_tokenizer
 from framework.corpus.tokens import token_dtype, write_token_shards
@@ -90,7 +91,7 @@ class _Run:
         settings = asdict(corpus)
         for irrelevant in ("paths", "weight"):  # to the shards
             del settings[irrelevant]
-        common = {"recipe": RECIPE, "corpus": settings, "libraries": libraries}
+        common = {"recipe": RECIPE, "corpus": settings, "libraries": {**libraries, **filter_inputs(corpus)}}
         tasks = []
         for part in deal_files([file.bytes for file in files], config.executor.tasks):
             identities = [[base_name(file.location), file.identity] for file in files[part]]

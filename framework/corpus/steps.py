@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from framework.config import CorpusConfig
 from framework.corpus.cleaning import clean_text
+from framework.corpus.digests import file_digest
 from framework.corpus.engine import Output, task_directory
+from framework.corpus.filters import quality_steps
 from framework.corpus.readers import read_documents
 from framework.corpus.readers.places import base_name
 from framework.corpus.readers.records import Fields
 from framework.corpus.stages import Facts
 
+_FILTER_LIBRARIES = {
+    **dict.fromkeys(("gopher_repetition", "gopher_quality", "c4", "fineweb"), ("datatrove", "regex")),
+    "language": ("py3langid",),
+    "personal_data": ("phonenumbers", "regex"),
+}
 DOCUMENTS, DIGESTS = "documents.jsonl", "digests.npy"
 
 
@@ -100,12 +108,28 @@ class MinimumScore(BaseFilter):
         return score >= self._score or (False, "minimum_score")
 
 
-def cleaning_steps(corpus: CorpusConfig) -> list[PipelineStep]:
-    """What is done to the documents of a corpus, in order."""
+def cleaning_steps(corpus: CorpusConfig, dropped: Path | None = None) -> list[PipelineStep]:
+    """What is done to the documents of a corpus, in order.
+
+    Args:
+        corpus: its settings.
+        dropped: directory for samples of what the filters drop; None keeps none.
+    """
     steps: list[PipelineStep] = [CleanText(), MinimumCharacters(corpus.minimum_characters)]
     if corpus.minimum_score is not None:
         steps.append(MinimumScore(corpus.minimum_score))
-    return steps
+    return [*steps, *quality_steps(corpus.filters, str(dropped) if dropped else None)]
+
+
+def filter_inputs(corpus: CorpusConfig) -> dict[str, str]:
+    """What the filters' verdicts follow from beside the settings: versions of libraries, files that are named."""
+    inputs = {}
+    for name in corpus.filters.use:
+        for library in _FILTER_LIBRARIES.get(name, ()):
+            inputs[library] = version(library)
+    if "blocklist" in corpus.filters.use and Path(corpus.filters.blocklist.path).is_file():
+        inputs["blocklist"] = file_digest(Path(corpus.filters.blocklist.path))
+    return inputs
 
 
 class KeepDocuments(Output):

@@ -4,11 +4,13 @@ Two pipelines over the same tasks: one reads, cleans and keeps documents; the ot
 known and so the copies among them, writes shards.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datatrove.data import Document
 
@@ -16,10 +18,11 @@ from framework.config import CorpusConfig
 from framework.corpus.baselines import Baselines
 from framework.corpus.cleaning import is_held_out
 from framework.corpus.digests import json_digest
-from framework.corpus.engine import Engine, Outcome, Output
+from framework.corpus.engine import Engine, Outcome, Output, task_directory
+from framework.corpus.filters.sample import merge_samples
 from framework.corpus.readers.records import Fields
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
-from framework.corpus.stages import Facts
+from framework.corpus.stages import Facts, unsound
 from framework.corpus.steps import (
     DropDuplicates,
     KeepDocuments,
@@ -31,6 +34,7 @@ from framework.corpus.steps import (
 from framework.errors import UserError
 
 SPLITS = ("train", "validation")
+DROPPED = "dropped.jsonl"
 _TASK_BYTES = 64 << 20  # of raw files in one task, where no number of tasks is asked for
 
 
@@ -109,10 +113,10 @@ class WriteShards(Output):
     def _description(self, document: Document) -> dict[str, object]:
         """What is kept about a document beside its text."""
         return {
+            "language": self._corpus.language,  # unless a filter has found out
             **document.metadata,
             "id": document.id,
             "source": self._corpus.source,
-            "language": self._corpus.language,
             "licence": self._corpus.licence,
             "passed": self._passed,
         }
@@ -129,6 +133,8 @@ def write_text_shards(
     engine: Engine,
 ) -> Facts:
     """Read, clean and split the documents of a corpus into `SPLIT-TASK-*.tar`.
+
+    `dropped.jsonl` beside them holds some of what each rule of the filters dropped.
 
     Args:
         directory: where the shards go.
@@ -147,8 +153,9 @@ def write_text_shards(
     Raises:
         UserError: a file is damaged, or no document is left for one of the splits.
     """
-    cleaning = cleaning_steps(corpus)
     keep = KeepDocuments(work / "kept", [task.digest for task in tasks])
+    _forget_samples(work / "dropped", keep)
+    cleaning = cleaning_steps(corpus, work / "dropped")
     fields = Fields(corpus.text_field, corpus.score_field)
     read = ReadFiles(corpus.reader, [task.files for task in tasks], fields)
     kept = engine.run(f"{name} reading", [read, *cleaning, keep])
@@ -167,8 +174,24 @@ def write_text_shards(
         for path in sorted(task.directory.glob("*.tar")):
             split, part = path.stem.split("-")
             path.rename(directory / f"{split}-{number:05d}-{part}.tar")
+    _write_samples(directory, merge_samples(work / "dropped", corpus.filters.dropped_sample))
     facts["validation"] |= _baselines(directory)
     return facts
+
+
+def _forget_samples(dropped: Path, keep: KeepDocuments) -> None:
+    """Remove the samples of tasks that will be run again: they may drop something else this time."""
+    for path in dropped.glob("*.jsonl"):
+        task = int(path.name.partition("-")[0])
+        if task >= len(keep.digests) or unsound(task_directory(keep.directory, task), keep.digests[task]) is not None:
+            path.unlink()
+
+
+def _write_samples(directory: Path, samples: dict[str, list[dict[str, Any]]]) -> None:
+    """`dropped.jsonl`: some of what each rule of a filter dropped, for people to read."""
+    if samples:
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for records in samples.values() for record in records]
+        (directory / DROPPED).write_text("".join(lines), encoding="utf-8")
 
 
 def _facts(kept: Outcome, written: Outcome) -> Facts:
@@ -202,7 +225,7 @@ def _require_documents(name: str, facts: Facts) -> None:
     if not kept:
         raise UserError(
             f"corpora.{name}: all of its {facts['documents_in']:,} documents were dropped ({dropped}); "
-            f"check reader, minimum_characters and minimum_score"
+            f"check reader, minimum_characters, minimum_score and filters"
         )
     for split, remedy in (("train", "lower"), ("validation", "raise")):
         if not facts[split]["documents"]:
