@@ -31,7 +31,8 @@ def entry(name: str, schema: type) -> Callable[[Task], Callable[[], None]]:
         @functools.wraps(task)
         def main() -> None:
             arguments = [a for a in sys.argv[1:] if not a.startswith(("--local_rank", "--local-rank"))]
-            sys.argv[1:] = arguments  # the deepspeed launcher adds --local_rank=N, which Hydra does not know
+            # the deepspeed launcher adds --local_rank=N, which Hydra does not know
+            sys.argv[1:] = composition.with_quoted_texts(arguments, schema)
             lead = _lead if distributed.rank() == 0 else _follow
             sys.exit(_guarded(lambda: lead(name, schema, task)))
 
@@ -45,6 +46,7 @@ def _guarded(program: Callable[[], None]) -> int:
     code = 0
     try:
         program()
+        distributed.gather(None)  # nobody leaves while another still works: its group's threads would abort it
     except UserError as error:
         _report(error)
         code = 2

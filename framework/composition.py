@@ -48,6 +48,21 @@ def run_hydra(name: str, schema: type, job: Callable[[Any], None]) -> None:
         raise failure[0]
 
 
+def with_quoted_texts(arguments: list[str], schema: type) -> list[str]:
+    """The command line with values of free text quoted for Hydra, whose grammar gives commas and the like a meaning."""
+    if {"-m", "--multirun"} & set(arguments):
+        return arguments  # there a comma means a sweep
+    texts = {f.name for f in dataclasses.fields(schema) if f.metadata.get("text")}
+    quoted = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name in texts and not re.fullmatch(r"(['\"]).*\1", value, re.S):
+            value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)  # \ counts before '
+            argument = f"{name}='{value.replace('${', chr(92) + '${')}'"
+        quoted.append(argument)
+    return quoted
+
+
 def _check_flags() -> None:
     """Refuse flags that Hydra does not know in one line; its own parser prints the whole usage."""
     from hydra._internal.utils import get_args_parser
@@ -101,20 +116,32 @@ def validated(composed: Any, schema: type) -> tuple[Any, str]:
 
 def from_yaml(resolved: str, schema: type) -> Any:
     """An instance of `schema` from what `validated` wrote."""
+    import yaml
     from omegaconf import OmegaConf
+    from omegaconf._utils import get_yaml_loader
     from omegaconf.errors import OmegaConfBaseException
 
+    literal = OmegaConf.create(_literal(yaml.load(resolved, Loader=get_yaml_loader())))
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(resolved)))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal))
     except OmegaConfBaseException as error:  # a field added with +
         raise UserError(explain(error, schema)) from error
+
+
+def _literal(value: Any) -> Any:
+    """`value` with every text such that OmegaConf takes it as it stands; what it resolves was resolved before."""
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
 def to_yaml(config: Any) -> str:
     """What `from_yaml` reads."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(_literal(dataclasses.asdict(config))), resolve=True)
 
 
 def explain(error: Exception, schema: type) -> str:

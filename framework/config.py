@@ -5,6 +5,7 @@ demands of another is checked by the `check` methods, whose messages start with 
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from framework.corpus.filters.settings import FilterSettings
@@ -369,7 +370,7 @@ class TrackerConfig:
 @dataclass
 class ClusterConfig:
     name: str = "cpu"
-    peak_tflops: float = 0.1  # dense peak of one device in the training precision, 1e12 FLOP/s; MFU is against it
+    peak_tflops: float = 0.1  # dense peak of one GPU or CPU core in the training precision, 1e12 FLOP/s, for MFU
     source: str = ""  # where that figure is from
 
     def check(self) -> None:
@@ -410,10 +411,10 @@ class RunConfig:
         require_positive("run.log_every", self.log_every)
         require_not_negative("run.stop_after", self.stop_after)
         require(
-            bool(self.name) and "/" not in self.name and self.name not in (".", ".."),
+            re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name) is not None,
             "run.name",
             f"{self.name!r} is no directory name",
-            "use letters, digits, '.', '_' and '-'",
+            "use letters, digits, '.', '_' and '-', the first a letter or digit",
         )
 
 
@@ -485,7 +486,8 @@ class GenerateConfig:
     """`python -m framework.generate`: model directory and prompt to text."""
 
     model: ModelSource = field(default_factory=ModelSource)
-    prompt: str = ""
+    prompt: str = field(default="", metadata={"text": True})
+    echo: bool = True  # print the prompt before its continuation
     maximum_tokens: int = 128
     temperature: float = 0.8  # 0: greedy
     top_k: int = 0  # 0: all

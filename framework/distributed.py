@@ -108,6 +108,11 @@ class StoppedByAnotherRankError(Exception):
     """Another rank met a `UserError` and has reported it; this one leaves quietly, with code 2."""
 
 
+def agreed(error: UserError) -> Exception:
+    """What each rank raises for an error that all ranks have met alike: one line for the user, not one a rank."""
+    return error if rank() == 0 else StoppedByAnotherRankError()
+
+
 def together(action: Callable[[], T]) -> T:
     """Run `action` on every rank; if it is a `UserError` on any of them, no rank goes on.
 

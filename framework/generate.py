@@ -10,6 +10,7 @@ def main(config: GenerateConfig) -> None:
     from framework.inference.generation import generate_text, load
 
     model, tokenizer = load(config.model.path)
+    print(config.prompt if config.echo else "", end="", flush=True)
     pieces = generate_text(
         model,
         tokenizer,

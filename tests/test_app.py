@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from framework import generate, prepare, pretrain
+from framework.app import entry
 from framework.composition import field_names
-from framework.config import PretrainConfig
+from framework.config import GenerateConfig, PretrainConfig
 from tests.launch import ENVIRONMENT, ROOT, SMALL, run, start_ranks
 from tests.synthetic import make_data
 
@@ -194,3 +195,25 @@ def test_a_bug_of_ours_keeps_its_traceback(tmp_path):
     assert f'File "{os.fspath(program)}", line 5, in main' in done.stderr
     assert done.stderr.rstrip().endswith("RuntimeError: a bug with Hello")
     assert "loam: error" not in done.stderr
+
+
+PROMPTS = [
+    "Hello, world",
+    "It's a truth; (that) = x: y",
+    "null",
+    "${oc.env:HOME} ${",
+    "[a] {b} \\",
+    "a\nb",
+    'say "hi"',
+    "",
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_prompt_is_taken_as_it_was_typed(prompt, monkeypatch):
+    given = []
+    monkeypatch.setattr("sys.argv", ["generate", "model.path=somewhere", f"prompt={prompt}"])
+    with pytest.raises(SystemExit) as end:
+        entry("generate", GenerateConfig)(given.append)()
+    assert end.value.code == 0
+    assert [config.prompt for config in given] == [prompt]

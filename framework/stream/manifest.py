@@ -66,7 +66,6 @@ class Manifest:
 
     path: str  # or URL
     digest: str  # sha256 of the manifest file
-    dtype: np.dtype
     tokenizer: str  # path or URL
     tokenizer_sha256: str
     vocabulary_size: int
@@ -148,7 +147,6 @@ def _manifest(path: str, digest: str, raw: dict[str, Any]) -> Manifest:
     return Manifest(
         path=path,
         digest=digest,
-        dtype=np.dtype(raw["dtype"]),
         tokenizer=places.join(posixpath.dirname(path), tokenizer["path"]),
         tokenizer_sha256=tokenizer["sha256"],
         vocabulary_size=tokenizer["vocabulary_size"],
@@ -160,6 +158,7 @@ def _manifest(path: str, digest: str, raw: dict[str, Any]) -> Manifest:
 def _corpus(path: str, name: str, raw: dict[str, Any]) -> Corpus:
     facts = {key: value for key, value in raw.items() if key not in ("train", "validation")}
     digest = hashlib.sha256(json.dumps(raw["train"], sort_keys=True).encode()).hexdigest()
+    int(raw["validation"]["gzip_bytes"]), int(raw["validation"]["xz_bytes"])  # the summary will need them
     return Corpus(name, raw["weight"], facts, digest, _split(path, raw["train"]), _split(path, raw["validation"]))
 
 
@@ -167,8 +166,11 @@ def _split(path: str, raw: dict[str, Any]) -> Split:
     folder = posixpath.dirname(path)
     shards = {places.join(folder, shard["path"]): shard for shard in raw["shards"]}
     blocks = tuple(Block(shard=place, **block) for place, shard in shards.items() for block in shard["blocks"])
-    if sum(block.tokens for block in blocks) != raw["tokens"]:
-        raise UserError(f"{path}: tokens of the blocks do not add up to {raw['tokens']}; prepare the data again")
+    for count in ("tokens", "documents"):
+        if sum(getattr(block, count) for block in blocks) != raw[count]:
+            raise UserError(f"{path}: {count} of the blocks do not add up to {raw[count]}; prepare the data again")
+    if raw["tokens"] and raw["bytes"] <= 0:
+        raise UserError(f"{path}: {raw['tokens']} tokens of {raw['bytes']} bytes cannot be; prepare the data again")
     facts = {key: value for key, value in raw.items() if key != "shards"}
     sizes = {place: shard["bytes"] for place, shard in shards.items()}
     return Split(raw["documents"], raw["tokens"], raw["bytes"], blocks, sizes, facts)

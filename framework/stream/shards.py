@@ -93,7 +93,14 @@ def parse_block(block: Block, content: bytes | memoryview, begin: int) -> BlockD
     view = memoryview(content)
     tokens = view[block.tokens_offset - begin :][: block.tokens_bytes]
     lengths = view[block.lengths_offset - begin :][: block.lengths_bytes]
-    return BlockData(_npy(tokens), _npy(lengths).astype(np.int64))
+    data = BlockData(_npy(tokens), _npy(lengths).astype(np.int64))
+    if (len(data.tokens), len(data.lengths)) != (block.tokens, block.documents):
+        raise UserError(
+            f"{block.shard}: the block at byte {block.tokens_offset} has {len(data.tokens)} tokens of "
+            f"{len(data.lengths)} documents, the manifest says {block.tokens} of {block.documents}; "
+            "prepare the data again"
+        )
+    return data
 
 
 def _npy(member: memoryview) -> NDArray[Any]:

@@ -47,6 +47,7 @@ class Engine:
         module: the model; under stage 3 its parameters are sharded outside of forward and backward.
         optimizer: what DeepSpeed made of AdamW.
         device: where batches belong.
+        processors: GPUs, or CPU cores, that all ranks together compute with.
     """
 
     def __init__(self, model: nn.Module, config: PretrainConfig) -> None:
@@ -55,6 +56,7 @@ class Engine:
         deepspeed = _import_deepspeed(cuda)
         self.device = torch.device("cuda", distributed.local_rank()) if cuda else torch.device("cpu")
         self.world_size = distributed.world_size()
+        self.processors = self.world_size * (1 if cuda else torch.get_num_threads())
         self.stage = config.zero.stage
         self.low_precision = config.precision.dtype == "bf16"
         self.clipping = config.optimizer.gradient_clipping

@@ -19,7 +19,7 @@ def identity(config: PretrainConfig, manifest: Manifest) -> Identity:
     """What must not change over a run, as JSON."""
     data = {key: value for key, value in asdict(config.data).items() if key not in NOT_OF_THE_ORDER}
     data["weights"] = effective_weights(manifest, config.data.weights)
-    data["length_changes"] = {str(begin): length for begin, length in config.data.length_changes.items()}
+    data["length_changes"] = _plain(config.data.length_changes)
     return {
         "model": asdict(config.model),
         "run": {"seed": config.run.seed},
@@ -63,6 +63,22 @@ def orders(
 def current(history: list[dict[str, Any]]) -> Order:
     """The order in force."""
     return Order(len(history) - 1, history[-1]["began_at"])
+
+
+def other_settings(saved: dict[str, Any], config: PretrainConfig) -> list[str]:
+    """A line for each setting that may change over a run, has changed, and changes what is learnt."""
+    now = asdict(config)
+    return [
+        f"{group}.{field}: was {was}, is {now[group][field]} from here on"
+        for group in ("batch", "optimizer", "schedule", "precision")
+        for field, was in saved.get(group, {}).items()
+        if field != "micro" and _plain(now[group].get(field)) != was
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: keys are strings."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _differences(saved: Identity, now: Identity) -> Iterator[tuple[str, str, Any, Any]]:

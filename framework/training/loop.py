@@ -1,6 +1,7 @@
 """The training loop: position in, updates out, and a checkpoint wherever one may be needed."""
 
 import logging
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,7 @@ from framework.training import summary
 from framework.training.checkpoint import Checkpoint
 from framework.training.engine import Engine, StepResult
 from framework.training.handoff import handed_over, write_model
-from framework.training.identity import current, identity, orders
+from framework.training.identity import current, identity, orders, other_settings
 from framework.training.metrics import Metrics
 from framework.training.schedule import learning_rate_factor
 from framework.training.tracker import open_tracker
@@ -42,7 +43,6 @@ def train(config: PretrainConfig) -> None:
     run = Path(config.run.directory) / config.run.name
     manifest = read_manifest(config.data.path)
     together(lambda: _settle_model(config, manifest))
-    together(lambda: _keep_tokenizer(manifest, run))
     shards = together(lambda: open_shards(config.data.path, config.data.remote))
     found, history = _checkpoint_to_resume(run, config, manifest)
     if found is not None and found.state["step"] >= config.schedule.steps and handed_over(run):
@@ -53,6 +53,7 @@ def train(config: PretrainConfig) -> None:
         _say(
             f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data"
         )
+    together(lambda: _keep_tokenizer(manifest, run))
     lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
     rows = together(
         lambda: TrainingRows(
@@ -66,7 +67,7 @@ def train(config: PretrainConfig) -> None:
 
 
 def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
-    """The vocabulary is the tokenizer's; and both must be fit for the hand-off, which shows now, not at the end."""
+    """The vocabulary is the tokenizer's; and what is trained must be exportable, which shows now, not at the end."""
     if config.model.vocabulary_size == 0:
         config.model.vocabulary_size = manifest.vocabulary_size
     if config.model.vocabulary_size < manifest.vocabulary_size:
@@ -79,8 +80,14 @@ def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
 
 def _keep_tokenizer(manifest: Manifest, run: Path) -> None:
     """Rank 0 keeps the tokenizer in the run directory, after a look whether the hand-off will take it."""
-    if distributed.rank() == 0:
-        open_own(copy_tokenizer(manifest, run), run)
+    if distributed.rank() != 0:
+        return
+    tokenizer = open_own(copy_tokenizer(manifest, run), run)
+    if (tokenizer.size, tokenizer.begin) != (manifest.vocabulary_size, manifest.end_of_text):
+        raise UserError(
+            f"{manifest.path}: says {manifest.vocabulary_size} ids and end of text {manifest.end_of_text}, "
+            f"{manifest.tokenizer} has {tokenizer.size} and {tokenizer.begin}; prepare the data again"
+        )
 
 
 def _checkpoint_to_resume(
@@ -98,7 +105,7 @@ def _checkpoint_to_resume(
         return None, [{"began_at": 0, "identity": now}]
     state, allow = found.state, config.data.allow_change
     history, changes = together(lambda: orders(state["orders"], now, found.path, state["sequences"], allow))
-    for line in changes:
+    for line in (*changes, *other_settings(state["config"], config)):
         _say(line)
     return found, history
 
@@ -192,6 +199,13 @@ class Trainer:
         result = self.engine.step(batch, self.config.optimizer.learning_rate * factor)
         self.step += 1
         self.position += self.batches.at(self.position)
+        if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
+            raise distributed.agreed(
+                UserError(
+                    f"step {self.step}: loss {result.loss}, gradient norm {result.gradient_norm}: training has "
+                    "diverged; start again with a lower optimizer.learning_rate; it goes on from the newest checkpoint"
+                )
+            )
         return result
 
     def _share(self, ahead: int) -> range:
@@ -206,7 +220,7 @@ class Trainer:
         config = self.config
         length = self.rows.lengths.at(self.position - 1)
         tokens = result.labels
-        peak = config.cluster.peak_tflops * 1e12 * self.engine.world_size
+        peak = config.cluster.peak_tflops * 1e12 * self.engine.processors
         drawn = self.rows.tokens_drawn(self.position)
         return {
             "step": self.step,
@@ -242,6 +256,6 @@ class Trainer:
             lambda: write_model(self.run / "model", weights, self.config, self.manifest, self.step, tokens, held_out)
         )
         if self.metrics:
-            facts = summary.gather(self.run, self.config, self.manifest, self.rows, held_out, self.engine.world_size)
+            facts = summary.gather(self.run, self.config, self.manifest, self.rows, held_out, self.engine)
             self.metrics.close(facts)
             summary.show(self.run)

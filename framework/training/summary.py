@@ -10,6 +10,7 @@ from framework.config import PretrainConfig
 from framework.stream.loader import TrainingRows
 from framework.stream.manifest import Manifest, Split
 from framework.training.checkpoint import checkpoints
+from framework.training.engine import Engine
 from framework.training.metrics import read_metrics
 from framework.training.validation import HeldOut
 
@@ -20,7 +21,7 @@ def gather(
     manifest: Manifest,
     rows: TrainingRows,
     held_out: dict[str, HeldOut],
-    world_size: int,
+    engine: Engine,
 ) -> dict[str, Any]:
     """Facts about a finished run, from its records and the manifest; also written to `summary.json`."""
     records = read_metrics(run / "metrics.jsonl")
@@ -30,7 +31,8 @@ def gather(
     facts = {
         "steps": last["step"],
         "tokens": last["data/tokens"],
-        "ranks": world_size,
+        "ranks": engine.world_size,
+        "processors": engine.processors,
         "zero_stage": config.zero.stage,
         "loss": last["train/loss"],
         # the median, as the first step of every start is slower
@@ -47,6 +49,7 @@ def gather(
                 "share_asked": rows.weights.get(name, 0.0) / total_weight,
                 "share_realised": drawn.get(name, 0) / sum(drawn.values()),
                 "held_out_loss": held_out[name].loss if name in held_out else None,
+                "held_out_documents": corpus.validation.documents,
                 "held_out_bytes": corpus.validation.bytes,
                 "bits_per_byte": held_out[name].bits_per_byte if name in held_out else None,
                 "gzip_bits_per_byte": _bits_per_byte(corpus.validation, "gzip_bytes"),
@@ -83,9 +86,9 @@ def show(run: Path) -> None:
     console.print(_held_out_table(facts))
     for line in (
         f"{facts['steps']:,} steps, {facts['tokens']:,} tokens: loss {facts['loss']:.4f}",
-        f"{facts['ranks']} ranks, ZeRO stage {facts['zero_stage']}: {facts['training_seconds']:,.0f} s of training, "
-        f"{facts['tokens_per_second']:,.0f} tokens/s",
-        f"MFU {facts['mfu']:.1%} of {facts['peak_tflops']} TFLOP/s a rank",
+        f"ranks: {facts['ranks']}, ZeRO stage {facts['zero_stage']}: {facts['training_seconds']:,.0f} s of training, "
+        f"{facts['tokens_per_second']:,.0f} tokens/s in the median step",
+        f"MFU {facts['mfu']:.1%} of {facts['processors']} x {facts['peak_tflops']} TFLOP/s",
     ):
         console.print(line, highlight=False)
     for name, path in facts["artefacts"].items():
@@ -121,12 +124,13 @@ def _held_out_table(facts: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title="Held-out documents, bits per byte", title_justify="left")
-    for heading in ("corpus", "bytes", "loss a token", "this model", "gzip -9", "xz -9"):
+    for heading in ("corpus", "documents", "bytes", "loss a token", "this model", "gzip -9", "xz -9"):
         table.add_column(heading, justify="left" if heading == "corpus" else "right")
     for name, corpus in facts["corpora"].items():
         if corpus["bits_per_byte"] is not None:
             table.add_row(
                 name,
+                f"{corpus['held_out_documents']:,}",
                 f"{corpus['held_out_bytes']:,}",
                 f"{corpus['held_out_loss']:.3f}",
                 f"{corpus['bits_per_byte']:.3f}",

@@ -22,8 +22,9 @@ class HeldOut:
 
     Attributes:
         loss: mean negative log likelihood in nats a token.
-        bits_per_byte: bits to encode the documents with the model, ends of documents included, over their
-            UTF-8 bytes; comparable between tokenizers and with file compressors.
+        bits_per_byte: bits to encode the documents and their ends, but for the last, with the model, over their
+            UTF-8 bytes; comparable between tokenizers and with file compressors. A document cut by the end of a
+            row goes on without what came before, so longer rows give fewer bits.
     """
 
     loss: float

@@ -61,14 +61,14 @@ def curve(records):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_does_not_matter(runs, data, reference, layout):
     ranks, overrides = LAYOUTS[layout]
-    assert_same_curve(pretrain(runs, data, layout.replace(",", ""), *overrides, ranks=ranks), reference)
+    assert_same_curve(pretrain(runs, data, layout.replace(",", "").replace(" ", "-"), *overrides, ranks=ranks), reference)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", MORE_LAYOUTS)
 def test_no_layout_matters(runs, data, reference, layout):
     ranks, overrides = MORE_LAYOUTS[layout]
-    assert_same_curve(pretrain(runs, data, layout.replace(",", ""), *overrides, ranks=ranks), reference)
+    assert_same_curve(pretrain(runs, data, layout.replace(",", "").replace(" ", "-"), *overrides, ranks=ranks), reference)
 
 
 def test_the_deepspeed_launcher_starts_the_same_run(runs, data, reference):

@@ -131,7 +131,7 @@ def test_the_program_prints_the_text(tmp_path):
     result = subprocess.run([*command, f"model.path={tmp_path / 'm'}"], capture_output=True, check=False)
     assert result.returncode == 0, result.stderr.decode()
     expected = generate_text(*load(tmp_path / "m"), "the river", maximum_tokens=12, temperature=0.8, top_p=0.95, seed=3)
-    assert result.stdout.decode() == "".join(expected) + "\n"
+    assert result.stdout.decode() == "the river" + "".join(expected) + "\n"
 
     result = subprocess.run([*command, f"model.path={tmp_path / 'none'}"], capture_output=True, check=False)
     assert result.returncode == 2

@@ -70,16 +70,16 @@ def test_the_held_out_split_is_evaluated_when_due(finished):
 
 def test_two_ranks_evaluate_to_the_same_numbers_and_write_the_missing_model(finished, runs, data):
     """The last checkpoint's weights on two ranks, with the other rows and the other padding that brings."""
-    shutil.copytree(finished, runs / "on two ranks")
-    shutil.rmtree(runs / "on two ranks" / "model")
+    shutil.copytree(finished, runs / "on-two-ranks")
+    shutil.rmtree(runs / "on-two-ranks" / "model")
     before = records(finished)
-    assert pretrain(runs, data, "on two ranks", *TO_THE_END, "zero=stage3", ranks=2) == before
+    assert pretrain(runs, data, "on-two-ranks", *TO_THE_END, "zero=stage3", ranks=2) == before
     alone, together = (
         json.loads((run / "model" / "provenance.json").read_text())["held_out"]
-        for run in (finished, runs / "on two ranks")
+        for run in (finished, runs / "on-two-ranks")
     )
     for corpus in ("web", "books"):
         for number in ("loss", "bits_per_byte"):
             assert together[corpus][number] == pytest.approx(alone[corpus][number], rel=1e-6)
     weights = "model/model.safetensors"
-    assert (runs / "on two ranks" / weights).read_bytes() == (finished / weights).read_bytes()
+    assert (runs / "on-two-ranks" / weights).read_bytes() == (finished / weights).read_bytes()
