@@ -8,12 +8,15 @@ import contextlib
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import multiprocess
 from datatrove.pipeline.base import PipelineStep
 
 from framework.config import ExecutorConfig
@@ -25,6 +28,7 @@ FAILURES = "failures"  # directory with a file for each task that failed, beside
 _SLURM_POLL_SECONDS = 5.0
 _SLURM_SETTLE_SECONDS = 30.0  # a shared file system may show the last files of a job that late
 _ROOT = Path(__file__).resolve().parents[2]  # where `framework` is imported from, installed or not
+_WATCH_SECONDS = 0.5
 _QUEUED = 1000  # array elements of one Slurm job; MaxArraySize is 1001 unless a cluster says otherwise
 
 
@@ -105,7 +109,45 @@ def launch(config: ExecutorConfig, label: str, steps: list[PipelineStep], tasks:
         from datatrove.executor.local import LocalPipelineExecutor
 
         workers = workers_on_this_machine(config, waiting)
-        LocalPipelineExecutor(steps, tasks=tasks, workers=workers, logging_dir=str(log)).run()
+        with _no_worker_lost(workers):
+            LocalPipelineExecutor(steps, tasks=tasks, workers=workers, logging_dir=str(log)).run()
+
+
+@contextlib.contextmanager
+def _no_worker_lost(workers: int) -> Iterator[None]:
+    """Raise `UserError` when a worker process dies: its pool would start another, and wait for the lost task for ever.
+
+    Seen by that other: a pool of `workers` that lost none has started `workers` processes, and datatrove one for
+    its queues. Exit codes would be the pool's to read.
+    """
+    over, lost, main = threading.Event(), threading.Event(), threading.main_thread().ident
+    assert main is not None
+    before = {child.pid for child in multiprocess.active_children()}
+
+    def watch() -> None:
+        started: set[int] = set()
+        while not over.wait(_WATCH_SECONDS):
+            started.update(child.pid for child in multiprocess.active_children() if child.pid not in before)
+            if len(started) > workers + 1:
+                lost.set()
+                signal.pthread_kill(main, signal.SIGINT)  # it waits for a lock, which only a real signal ends
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not lost.is_set():
+            raise
+    finally:
+        over.set()
+        watcher.join()
+    if lost.is_set():
+        raise UserError(
+            "executor: a worker process died, for want of memory most likely; what was done stays done: "
+            "lower executor.workers and start again"
+        )
 
 
 def _run_on_slurm(config: ExecutorConfig, label: str, steps: list[PipelineStep], tasks: int, log: Path) -> None:

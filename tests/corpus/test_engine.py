@@ -6,13 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from datatrove.data import Document
 
+from framework.composition import from_yaml, to_yaml
 from framework.config import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
+from framework.corpus.engine import Engine, Output
 from framework.corpus.pipeline import prepare
+from framework.corpus.report import Reporter
 from framework.errors import UserError
 from tests.corpus.conftest import ROOT
 from tests.corpus.texts import random_documents, write_jsonl
@@ -26,7 +32,7 @@ def many(tmp_path: Path, executor: ExecutorConfig, name: str = "data") -> Prepar
     for number in range(TASKS):
         copies = random_documents(60, seed=number - 1)[:7] + random_documents(60, seed=number)[:3]
         write_jsonl(raw / f"{number}.jsonl.gz", random_documents(60, seed=number) + copies)
-    return PrepareConfig(
+    config = PrepareConfig(
         output=str(tmp_path / name),
         corpora={"many": CorpusConfig(paths=[f"{raw}/*"], source="here", licence="none", minimum_characters=100)},
         tokenizer=TokenizerConfig(vocabulary_size=600),
@@ -34,6 +40,8 @@ def many(tmp_path: Path, executor: ExecutorConfig, name: str = "data") -> Prepar
         executor=executor,
         validation_fraction=0.1,
     )
+    typed: PrepareConfig = from_yaml(to_yaml(config), PrepareConfig)  # 3.0 where 3 was given
+    return typed
 
 
 def local(workers: int) -> ExecutorConfig:
@@ -106,7 +114,7 @@ def test_a_killed_run_goes_on_with_the_tasks_that_are_left(
     tmp_path: Path, alone: dict[str, bytes], where: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = many(tmp_path, local(1))
-    command = [sys.executable, "-c", KILL, json.dumps(asdict(config)), where]
+    command = [sys.executable, "-c", KILL, to_yaml(config), where]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -144,7 +152,7 @@ def run_command(config: PrepareConfig, *overrides: str, **environment: str) -> s
     """`python -m framework.prepare` in a process of its own, as a user starts it."""
     own = Path(config.output).parent / "own/corpus"
     own.mkdir(parents=True, exist_ok=True)
-    corpus = asdict(config.corpora["many"])
+    corpus = {name: value for name, value in asdict(config.corpora["many"]).items() if name != "filters"}
     (own / "many.yaml").write_text("# @package corpora.many\n" + json.dumps(corpus))
     settings = [f"output={config.output}", "tokenizer.vocabulary_size=600", "validation_fraction=0.1"]
     settings += [f"shards.{name}={value}" for name, value in asdict(config.shards).items()]
@@ -185,6 +193,29 @@ def test_a_disk_that_fills_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"output: .*/text/\.many\.work/kept: No space left on device; make room"):
         prepare(many(tmp_path, local(1)))
     assert not [path for path in tmp_path.glob("data/**/*") if path.is_file()]
+
+
+def test_a_worker_that_is_killed_ends_the_run(tmp_path: Path) -> None:
+    with (
+        Engine(ExecutorConfig(workers=2), Reporter()) as engine,
+        pytest.raises(UserError, match="a worker process died, for want of memory most likely"),
+    ):
+        engine.run("dying", [Dying(tmp_path, ["a", "b", "c"])])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000", "datatrove"]
+
+
+class Dying(Output):
+    """The second task kills its process, half done, when the first is whole."""
+
+    name = "dying"
+
+    def write(self, documents: Iterable[Document], task: int, directory: Path) -> dict[str, int]:
+        (directory / "file").write_text("half")
+        while task and not (self.directory / "00000").exists():
+            time.sleep(0.05)
+        if task:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
 
 
 @pytest.mark.slow
