@@ -131,6 +131,40 @@ def test_mediawiki_rejects_redirects_and_other_namespaces(tmp_path: Path) -> Non
     assert [document.rejected for document in documents] == ["", "redirect", "namespace"]
 
 
+@pytest.mark.parametrize(
+    ("wikitext", "words"),
+    [
+        ("He said {{lang|fr|bonjour}} twice.", "He said bonjour twice."),
+        ("It is {{convert|5|km|mi|abbr=on}} away.", "It is 5 km away."),
+        ("A {{nowrap|long [[word|phrase]]}} stays.", "A long phrase stays."),
+        ("The {{Infobox|name={{lang|fr|x}}}}box goes.", "The box goes."),
+        ("So &lt;math&gt;a^2 + b^2&lt;/math&gt; holds.", "So holds."),
+        ("Seen.&lt;ref name=x /&gt; Again.&lt;ref&gt;A {{cite|book}}&lt;/ref&gt;", "Seen. Again."),
+        ("&lt;gallery&gt;\nFile:A.jpg|Caption\n&lt;/gallery&gt;Text.__NOTOC__", "Text."),
+        ("One\n{| class=x\n|\n{|\n| deep\n|}\n|}\ntwo.", "One two."),
+    ],
+)
+def test_mediawiki_templates_tables_and_references(tmp_path: Path, wikitext: str, words: str) -> None:
+    [document] = read("mediawiki", tmp_path / "w.xml", wiki(wiki_page(1, "A", wikitext)))
+    assert " ".join(document.text.split()) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("#REDIRECT [[Rain]]", "redirect"),
+        (" #Weiterleitung [[Regen]] {{R from move}}", "redirect"),
+        ("#WEITERLEITUNG: [[Regen]]", "redirect"),
+        ("# first [[item]] of a list\n# second", ""),
+        ("#REDIRECT is a word of [[wikis]]", ""),
+        ("#item [[x]] " + "of a long article " * 100, ""),
+    ],
+)
+def test_mediawiki_knows_redirects_of_old_dumps_by_their_text(tmp_path: Path, text: str, rule: str) -> None:
+    [document] = read("mediawiki", tmp_path / "w.xml", wiki(wiki_page(1, "A", text)))
+    assert document.rejected == rule
+
+
 NOVEL = """A NOVEL
 
 by Nobody

@@ -13,7 +13,7 @@ from framework.errors import UserError
 # What mwxml raises where a title is missing, a number is none, or the XML is of another kind.
 _FOREIGN = (AssertionError, AttributeError, TypeError, ValueError)
 # "#REDIRECT [[Rain]]", in any language: dumps of old wikis do not say it in the XML.
-_REDIRECT = re.compile(r"\s*#\s*[^\W\d_]+\s*:?\s*\[\[[^\]]+\]\]")
+_REDIRECT = re.compile(r"\s*#[^\W\d_]+\s*:?\s*\[\[[^\]]+\]\]")
 _LONGEST_REDIRECT = 1000  # characters: a longer page is an article, whatever it begins with
 _FILE, _CATEGORY = 6, 14  # MediaWiki's numbers of these namespaces, the same in every language
 
