@@ -11,7 +11,6 @@ traceback.
 
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +33,7 @@ def entry(name: str, schema: type) -> Callable[[Task], Callable[[], None]]:
             # the deepspeed launcher adds --local_rank=N, which Hydra does not know
             sys.argv[1:] = composition.with_quoted_texts(arguments, schema)
             lead = _lead if distributed.rank() == 0 else _follow
-            sys.exit(_guarded(lambda: lead(name, schema, task)))
+            distributed.leave(_guarded(lambda: lead(name, schema, task)))
 
         return main
 
@@ -43,21 +42,18 @@ def entry(name: str, schema: type) -> Callable[[Task], Callable[[], None]]:
 
 def _guarded(program: Callable[[], None]) -> int:
     """Run `program`; turn the user's mistakes into one line on stderr and code 2."""
-    code = 0
     try:
         program()
-        distributed.gather(None)  # nobody leaves while another still works: its group's threads would abort it
     except UserError as error:
         _report(error)
-        code = 2
+        return 2
     except StoppedByAnotherRankError:
-        code = 2
+        return 2
     except KeyboardInterrupt:
         return 130
-    if code:  # a launcher sends SIGTERM to the ranks that end last; they shall end with their code all the same
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    distributed.leave()
-    return code
+    except SystemExit as end:  # after --help, which Hydra answers
+        return int(end.code or 0)
+    return 0
 
 
 def _report(error: UserError) -> None:

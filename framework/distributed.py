@@ -5,10 +5,13 @@ LOCAL_RANK, MASTER_ADDR, MASTER_PORT); without them the job is this one process.
 travel over gloo, so they need no GPU; tensors on a GPU travel over NCCL.
 """
 
+import atexit
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from framework.errors import UserError
 
@@ -52,16 +55,24 @@ def start() -> None:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
 
-def leave() -> None:
-    """Leave the process group, if this process is in one.
+def leave(code: int) -> NoReturn:
+    """End this process with `code`; without an error, once every rank has got there.
 
-    A process that ends as a member may be aborted by the group's own threads (SIGABRT instead of its exit code).
+    A member of a process group ends without the interpreter's own teardown, in which the group's threads, still
+    alive, now and then abort the process ("terminate called without an active exception") after all its work.
     """
-    if "torch" in sys.modules:  # else there is no group
-        import torch.distributed as dist
-
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_initialized():
+        sys.exit(code)
+    if code == 0:
+        gather(None)
+    else:  # a launcher sends SIGTERM to the ranks that end last; they shall end with their code all the same
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def broadcast(message: Any) -> Any:

@@ -197,6 +197,12 @@ def test_a_bug_of_ours_keeps_its_traceback(tmp_path):
     assert "loam: error" not in done.stderr
 
 
+def test_help_ends_well_on_two_ranks():
+    done = run("framework.pretrain", "--help", ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("== Config ==") == 1
+
+
 PROMPTS = [
     "Hello, world",
     "It's a truth; (that) = x: y",

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ NO_LOSS = -100  # label of a position without loss, as torch.nn.functional.cross
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of packed documents.
+    """Rows of packed documents, to be read only: labels may be a view of the tokens.
 
     Attributes:
         tokens: int64 [B, T].
@@ -102,6 +101,8 @@ class TrainingRows:
         self.order = order
         self._shards = shards
         self._rows: dict[str, LaneRows] = {}
+        self._starts: dict[int, dict[str, int]] = {}  # by lane and corpus: where its next row begins
+        self._expected: dict[int, int] = {}  # by lane: for which sequence that is
         for name in self.mixture.corpora:
             split = manifest.corpora[name].train
             if split.tokens == 0:
@@ -111,19 +112,25 @@ class TrainingRows:
 
     def read(self, sequences: range) -> Batch:
         """The given global sequences, in that order; they must be of one length."""
-        rows, corpora = [], []
         length = self.lengths.at(sequences.start)
-        for sequence in sequences:
+        rows = np.empty((len(sequences), length + 1), dtype=np.int64)
+        document = np.zeros((len(sequences), length), dtype=np.int32)
+        corpora = []
+        for index, sequence in enumerate(sequences):
             name, lane, start = self._place(sequence)
-            rows.append(self._rows[name].read(lane, start, length + 1))
+            self._rows[name].read(lane, start, rows[index], document[index])
+            self._expected[lane] = sequence + self.lanes
+            self._starts[lane][name] = start + length
             corpora.append(name)
-        return _batch(rows, corpora)
+        return Batch(rows[:, :-1], rows[:, 1:], document, corpora)
 
     def prefetch(self, sequences: range) -> None:
         """Start reading what these sequences need, where reading takes time."""
         length = self.lengths.at(sequences.start)
         for sequence in sequences:
-            name, lane, start = self._place(sequence)
+            lane = (sequence - self.order.began_at) % self.lanes
+            name = self.mixture.corpus(sequence - self.order.began_at)
+            start = self._tokens_before(sequence, lane, name)
             self._shards.prefetch(self._rows[name].blocks(lane, start, length + 1))
 
     def tokens_drawn(self, end: int) -> dict[str, int]:
@@ -139,26 +146,24 @@ class TrainingRows:
         """The corpus of a sequence, its lane, and the token of the lane's stream that it begins with."""
         base = self.order.began_at
         name, lane = self.mixture.corpus(sequence - base), (sequence - base) % self.lanes
-        token = 0
+        if self._expected.get(lane) != sequence:  # else it follows the one read last
+            self._starts[lane] = {other: self._tokens_before(sequence, lane, other) for other in self.mixture.corpora}
+            self._expected[lane] = sequence
+        return name, lane, self._starts[lane][name]
+
+    def _tokens_before(self, sequence: int, lane: int, name: str) -> int:
+        """Tokens of a corpus in the earlier sequences of a lane, by arithmetic."""
+        base, tokens = self.order.began_at, 0
         for start, stop, length in self.lengths.pieces(base, sequence):
             first, last = (edge - base + (lane - (edge - base)) % self.lanes for edge in (start, stop))
             rows = self.mixture.drawn_before(last, name) - self.mixture.drawn_before(first, name)
-            token += rows * length
-        return name, lane, token
+            tokens += rows * length
+        return tokens
 
 
 def effective_weights(manifest: Manifest, weights: Mapping[str, float]) -> dict[str, float]:
     """The share of each corpus: those given, or as prepared."""
     return dict(weights) or {name: corpus.weight for name, corpus in manifest.corpora.items()}
-
-
-def _batch(rows: list[tuple[NDArray[Any], NDArray[np.bool_]]], corpora: list[str]) -> Batch:
-    """Rows of T + 1 tokens as inputs, next-token labels and document numbers."""
-    tokens = np.stack([row for row, _ in rows]).astype(np.int64)
-    begins = np.stack([begin for _, begin in rows])[:, :-1].copy()
-    begins[:, 0] = False  # what a row begins with is its document 0, cut or whole
-    document = np.cumsum(begins, axis=1, dtype=np.int32)
-    return Batch(tokens[:, :-1].copy(), tokens[:, 1:].copy(), document, corpora)
 
 
 def share_of(rank: int, world_size: int, position: int, sequences: int) -> range:
@@ -203,6 +208,8 @@ class ValidationRows:
             begins[opens[(opens >= 0) & (opens < len(begins))]] = True
             tokens[filled : filled + len(part)] = part
             filled += len(part)
-        batch = _batch([(tokens, begins)], [""])
-        batch.labels[0, filled - 1 :] = NO_LOSS
-        return batch
+        begins[0] = False  # what a row begins with is its document 0, cut or whole
+        labels = tokens[1:].copy()
+        labels[filled - 1 :] = NO_LOSS
+        document = np.cumsum(begins[:-1], dtype=np.int32)
+        return Batch(tokens[None, :-1], labels[None], document[None], [""])

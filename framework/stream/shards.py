@@ -45,7 +45,7 @@ class LocalShards:
 
     def __init__(self) -> None:
         self._maps: dict[str, mmap.mmap] = {}
-        self._read: dict[Block, BlockData] = {}  # views, not copies
+        self._sound: set[Block] = set()
 
     def read(self, block: Block) -> BlockData:
         """The content of `block`; its tokens are a view of the file, not a copy.
@@ -53,18 +53,17 @@ class LocalShards:
         Raises:
             UserError: the shard's bytes are not those the manifest describes.
         """
-        if block not in self._read:
-            view = memoryview(self._map(block.shard))
-            tokens = view[block.tokens_offset : block.tokens_offset + block.tokens_bytes]
-            digest = hashlib.sha256(tokens)
+        view = memoryview(self._map(block.shard))
+        if block not in self._sound:
+            digest = hashlib.sha256(view[block.tokens_offset : block.tokens_offset + block.tokens_bytes])
             digest.update(view[block.lengths_offset : block.lengths_offset + block.lengths_bytes])
             if digest.hexdigest() != block.sha256:
                 raise UserError(
                     f"{block.shard}: the block at byte {block.tokens_offset} is not what the manifest says "
                     "(its hash differs); the file is damaged or stale: restore it or prepare the data again"
                 )
-            self._read[block] = parse_block(block, view, 0)
-        return self._read[block]
+            self._sound.add(block)
+        return parse_block(block, view, 0)
 
     def prefetch(self, blocks: Iterable[Block]) -> None:
         """Nothing to do: the system's page cache reads ahead."""

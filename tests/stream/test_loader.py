@@ -43,8 +43,9 @@ def test_an_epoch_uses_every_document_once_and_whole(data):
         for lane in range(8):
             start = int(order.tokens[order.lane_blocks(lane, 0)].sum()) if epoch else 0
             count = int(order.tokens[order.lane_blocks(lane, epoch)].sum())
-            tokens, begins = reader.read(lane, start, count)
-            seen += [tuple(d) for d in np.split(tokens, np.flatnonzero(begins)) if len(d)]
+            tokens, document = np.empty(count + 1, np.int64), np.zeros(count, np.int32)
+            reader.read(lane, start, tokens, document)
+            seen += [tuple(d) for d in np.split(tokens[:-1], np.flatnonzero(np.diff(document)) + 1)]
         assert sorted(seen) == sorted(documents_of(corpus.train))
 
 
