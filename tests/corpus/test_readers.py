@@ -141,6 +141,7 @@ def test_mediawiki_rejects_redirects_and_other_namespaces(tmp_path: Path) -> Non
         ("So &lt;math&gt;a^2 + b^2&lt;/math&gt; holds.", "So holds."),
         ("Seen.&lt;ref name=x /&gt; Again.&lt;ref&gt;A {{cite|book}}&lt;/ref&gt;", "Seen. Again."),
         ("&lt;gallery&gt;\nFile:A.jpg|Caption\n&lt;/gallery&gt;Text.__NOTOC__", "Text."),
+        ("A bird: \\__O__/", "A bird: \\__O__/"),
         ("One\n{| class=x\n|\n{|\n| deep\n|}\n|}\ntwo.", "One two."),
     ],
 )

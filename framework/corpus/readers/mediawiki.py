@@ -85,7 +85,10 @@ _INLINE = {
     **dict.fromkeys(("lang", "transl", "transliteration"), slice(-1, None)),
 }
 _UNWANTED_TAGS = ("table", "ref", "references", "gallery", "math", "timeline", "score", "imagemap")
-_MAGIC_WORD = re.compile(r"__(?:NO|FORCE)?[A-Z]+__")
+_MAGIC_WORD = re.compile(
+    "__(?:NO|FORCE)?(?:TOC|EDITSECTION|GALLERY|INDEX|CONTENTCONVERT|TITLECONVERT|CC|TC)__"
+    "|__(?:NO)?NEWSECTIONLINK__|__(?:HIDDENCAT|EXPECTUNUSEDCATEGORY|STATICREDIRECT|DISAMBIG)__"
+)
 
 
 def plain_text(wikitext: str, left_out: re.Pattern[str]) -> str:
