@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import webdataset
 
+from framework.stream.manifest import read_manifest
+from framework.stream.order import BlockOrder
 from tests.model import small_tokenizer
 
 END_OF_TEXT, VOCABULARY = 1, 360  # of the small tokenizer
@@ -110,3 +112,16 @@ def _split(folder: Path, name: str, split: str, documents: list[np.ndarray], blo
             }
         ],
     }
+
+
+def wipe_other_lanes(data: Path, rank: int, ranks: int, lanes: int) -> None:
+    """Overwrite with zeros the training blocks that in the first epoch belong to the lanes of other ranks."""
+    for name, corpus in read_manifest(data).corpora.items():
+        order = BlockOrder(corpus.train.block_tokens(), lanes, 0, name)
+        mine = {int(block) for lane in range(rank, lanes, ranks) for block in order.lane_blocks(lane, 0)}
+        shard = data / "tokens" / name / "train-00000.tar"
+        content = bytearray(shard.read_bytes())
+        for number, block in enumerate(corpus.train.blocks):
+            if number not in mine:
+                content[block.tokens_offset : block.tokens_offset + block.tokens_bytes] = bytes(block.tokens_bytes)
+        shard.write_bytes(content)

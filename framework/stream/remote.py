@@ -10,9 +10,9 @@ from pathlib import Path
 from framework.config import RemoteConfig
 from framework.errors import UserError
 from framework.stream import places
+from framework.stream.blocks import BlockData, parse_block
 from framework.stream.cache import DiskCache
 from framework.stream.manifest import Block
-from framework.stream.shards import BlockData, parse_block
 
 HASH_ATTEMPTS = 3  # reads of a block whose content is not what the manifest says, before it counts as damaged
 

@@ -54,6 +54,11 @@ def assert_same_curve(records, reference):
     assert reference[-1]["train/loss"] < reference[0]["train/loss"]
 
 
+def slug(layout):
+    """A run's name."""
+    return layout.replace(",", "").replace(" ", "-")
+
+
 def curve(records):
     return [(r["step"], r["train/loss"], r["train/gradient_norm"], r["data/batch_hash"]) for r in records]
 
@@ -61,14 +66,14 @@ def curve(records):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_does_not_matter(runs, data, reference, layout):
     ranks, overrides = LAYOUTS[layout]
-    assert_same_curve(pretrain(runs, data, layout.replace(",", "").replace(" ", "-"), *overrides, ranks=ranks), reference)
+    assert_same_curve(pretrain(runs, data, slug(layout), *overrides, ranks=ranks), reference)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", MORE_LAYOUTS)
 def test_no_layout_matters(runs, data, reference, layout):
     ranks, overrides = MORE_LAYOUTS[layout]
-    assert_same_curve(pretrain(runs, data, layout.replace(",", "").replace(" ", "-"), *overrides, ranks=ranks), reference)
+    assert_same_curve(pretrain(runs, data, slug(layout), *overrides, ranks=ranks), reference)
 
 
 def test_the_deepspeed_launcher_starts_the_same_run(runs, data, reference):

@@ -4,12 +4,10 @@ import shutil
 
 import pytest
 
-from framework.stream.manifest import read_manifest
-from framework.stream.order import BlockOrder
 from tests.launch import SMALL, pretrain, records, start_ranks
-from tests.synthetic import make_data
+from tests.synthetic import make_data, wipe_other_lanes
 
-RANKS, LANES = 2, 8
+RANKS, LANES = 2, 8  # the lanes that SMALL has
 
 
 @pytest.fixture(scope="module")
@@ -17,27 +15,14 @@ def data(tmp_path_factory):  # enough that the run stays within the first epoch
     return make_data(tmp_path_factory.mktemp("data"), {"web": 500, "books": 500}, blocks=30)
 
 
-def keep_only(rank, data):
-    """Overwrite the training blocks of other ranks' lanes with zeros, and for ranks but 0 remove the manifest."""
-    manifest = read_manifest(data)
-    for name, corpus in manifest.corpora.items():
-        order = BlockOrder(corpus.train.block_tokens(), LANES, 0, name)
-        mine = {int(b) for lane in range(rank, LANES, RANKS) for b in order.lane_blocks(lane, 0)}
-        shard = data / "tokens" / name / "train-00000.tar"
-        content = bytearray(shard.read_bytes())
-        for number, block in enumerate(corpus.train.blocks):
-            if number not in mine:
-                content[block.tokens_offset : block.tokens_offset + block.tokens_bytes] = bytes(block.tokens_bytes)
-        shard.write_bytes(content)
-    if rank:
-        (data / "tokens" / "manifest.json").unlink()
-        shutil.rmtree(data / "tokenizer")
-
-
 def test_a_rank_never_opens_a_block_of_anothers_lane(data, tmp_path):
     folders = [tmp_path / f"node-{rank}" for rank in range(RANKS)]
     for rank, folder in enumerate(folders):
-        keep_only(rank, shutil.copytree(data, folder / "data"))
+        copy = shutil.copytree(data, folder / "data")
+        wipe_other_lanes(copy, rank, RANKS, LANES)
+        if rank:
+            (copy / "tokens" / "manifest.json").unlink()
+            shutil.rmtree(copy / "tokenizer")
     places = (f"run.directory={tmp_path}", "run.name=apart", "data.path=data")
     job = start_ranks("framework.pretrain", *SMALL, *places, ranks=RANKS, folders=folders)
     for process in job:

@@ -13,7 +13,7 @@ from framework.stream.manifest import copy_tokenizer, read_manifest
 from framework.stream.order import BlockOrder
 from framework.stream.rows import LaneRows
 from framework.stream.shards import LocalShards
-from tests.synthetic import END_OF_TEXT, make_data
+from tests.synthetic import END_OF_TEXT, make_data, wipe_other_lanes
 
 WEIGHTS = {"web": 60.0, "books": 16.0}
 
@@ -83,17 +83,8 @@ def test_the_batch_does_not_depend_on_the_ranks_or_the_past(data, world_size):
 def test_a_rank_reads_only_the_blocks_of_its_lanes(data, tmp_path):
     """What the other ranks need is wiped out, so that the hash of a block read in error would not agree."""
     part = shutil.copytree(data, tmp_path / "part")
-    manifest = read_manifest(data)
-    rank, world_size, lanes = 1, 4, 8
-    for name, corpus in manifest.corpora.items():
-        order = BlockOrder(corpus.train.block_tokens(), lanes, 0, name)
-        mine = {int(b) for lane in range(rank, lanes, world_size) for b in order.lane_blocks(lane, 0)}
-        shard = part / "tokens" / name / "train-00000.tar"
-        content = bytearray(shard.read_bytes())
-        for number, block in enumerate(corpus.train.blocks):
-            if number not in mine:
-                content[block.tokens_offset : block.tokens_offset + block.tokens_bytes] = bytes(block.tokens_bytes)
-        shard.write_bytes(content)
+    rank, world_size = 1, 4
+    wipe_other_lanes(part, rank, world_size, lanes=8)
     batches = 8  # all of them in the first epoch; later a block may come to another lane
     mine = [s for t in range(batches) for s in share_of(rank, world_size, t * 16, 16)]
     expected = [rows_of(data).read(range(s, s + 1)).row_hashes() for s in mine]
