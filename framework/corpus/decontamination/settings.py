@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from framework.corpus.filters.settings import require
+from framework.checks import require
 
 
 @dataclass

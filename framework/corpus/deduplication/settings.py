@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from framework.corpus.filters.settings import require
+from framework.checks import require
 
 
 @dataclass

@@ -3,13 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from framework.errors import UserError
-
-
-def require(condition: bool, field_name: str, problem: str, remedy: str) -> None:
-    """Raise `UserError` naming the field, the problem and the remedy unless `condition` holds."""
-    if not condition:
-        raise UserError(f"{field_name}: {problem}; {remedy}")
+from framework.checks import require
 
 
 def require_fractions(prefix: str, settings: Any, *names: str) -> None:

@@ -1,0 +1,70 @@
+"""Shape of a model: `configs/model/`."""
+
+from dataclasses import dataclass
+
+from framework.checks import divisors, require, require_choice, require_not_negative, require_positive
+
+
+@dataclass
+class ModelConfig:
+    """Shape of a decoder. GPT-2, Llama, Mistral and Qwen3 are settings of these fields."""
+
+    vocabulary_size: int = 0  # 0: that of the data's tokenizer
+    hidden_size: int = 256
+    layers: int = 6
+    heads: int = 8
+    key_value_heads: int = 0  # 0: as many as heads; fewer: grouped-query attention
+    head_size: int = 0  # 0: hidden_size / heads
+    intermediate_size: int = 0  # 0: 4 x hidden_size for gelu, 8/3 x hidden_size (to a multiple of 32) for swiglu
+    norm: str = "rmsnorm"  # rmsnorm | layernorm
+    norm_epsilon: float = 1e-5
+    activation: str = "swiglu"  # swiglu | gelu (tanh approximation)
+    position: str = "rotary"  # rotary | learned
+    maximum_positions: int = 2048  # longest sequence the model is made for
+    rope_theta: float = 10_000.0
+    rope_scaling: dict[str, float] | None = None  # Llama 3.1: factor, low_freq_factor, ...; None: plain rotary
+    qk_norm: bool = False  # RMSNorm on each query and key head (Qwen3)
+    attention_bias: bool = False  # on query, key and value projections
+    attention_output_bias: bool = False
+    mlp_bias: bool = False
+    tied_embeddings: bool = True
+    sliding_window: int = 0  # keys a query sees, itself included; 0: all
+    initializer_range: float = 0.02  # standard deviation; residual projections divide it by sqrt(2 x layers)
+
+    def __post_init__(self) -> None:
+        if self.key_value_heads == 0:
+            self.key_value_heads = self.heads
+        if self.head_size == 0 and self.heads > 0:
+            self.head_size = self.hidden_size // self.heads
+        if self.intermediate_size == 0:
+            exact = 4 * self.hidden_size if self.activation == "gelu" else 8 * self.hidden_size / 3
+            self.intermediate_size = round(exact / 32) * 32 or 32
+
+    def check(self) -> None:
+        for name in ("hidden_size", "layers", "heads", "key_value_heads", "maximum_positions", "norm_epsilon"):
+            require_positive(f"model.{name}", getattr(self, name))
+        for name in ("vocabulary_size", "sliding_window", "initializer_range"):
+            require_not_negative(f"model.{name}", getattr(self, name))
+        for name in ("head_size", "intermediate_size"):
+            require_positive(f"model.{name}", getattr(self, name))
+        require_choice("model.norm", self.norm, ("rmsnorm", "layernorm"))
+        require_choice("model.activation", self.activation, ("swiglu", "gelu"))
+        require_choice("model.position", self.position, ("rotary", "learned"))
+        require(
+            self.head_size * self.heads == self.hidden_size or self.hidden_size % self.heads == 0,
+            "model.heads",
+            f"{self.heads} heads do not divide model.hidden_size={self.hidden_size}",
+            f"use one of {divisors(self.hidden_size)}",
+        )
+        require(
+            self.heads % self.key_value_heads == 0,
+            "model.key_value_heads",
+            f"{self.key_value_heads} do not divide model.heads={self.heads}",
+            f"use one of {divisors(self.heads)}",
+        )
+        require(
+            self.position == "learned" or self.head_size % 2 == 0,
+            "model.head_size",
+            f"is {self.head_size}",
+            "rotary positions turn pairs, so it must be even",
+        )
