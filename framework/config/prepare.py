@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from framework.checks import require, require_choice, require_not_negative, require_positive
+from framework.corpus.decontamination.settings import DecontaminationSettings
 from framework.corpus.filters.settings import FilterSettings
 
 
@@ -96,6 +97,7 @@ class PrepareConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    decontamination: DecontaminationSettings = field(default_factory=DecontaminationSettings)
     validation_fraction: float = 0.02  # of the documents, chosen by a hash of their text
 
     def check(self, world_size: int = 1) -> None:
@@ -107,6 +109,7 @@ class PrepareConfig:
         self.tokenizer.check()
         self.shards.check()
         self.executor.check()
+        self.decontamination.check("decontamination")
         require(
             0 < self.validation_fraction < 0.5,
             "validation_fraction",

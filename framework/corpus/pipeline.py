@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from framework.config import CorpusConfig, PrepareConfig
+from framework.corpus.decontamination.settings import DecontaminationSettings
 from framework.corpus.digests import file_digest, json_digest
 from framework.corpus.engine import Engine, remove_unless_resumable
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
@@ -92,6 +93,8 @@ class _Run:
         for irrelevant in ("paths", "weight"):  # to the shards
             del settings[irrelevant]
         common = {"recipe": RECIPE, "corpus": settings, "libraries": {**libraries, **filter_inputs(corpus)}}
+        if config.decontamination.evaluation:
+            common["decontamination"] = _evaluation_inputs(config.decontamination)
         tasks = []
         for part in deal_files([file.bytes for file in files], config.executor.tasks):
             identities = [[base_name(file.location), file.identity] for file in files[part]]
@@ -106,7 +109,9 @@ class _Run:
 
         def build(directory: Path) -> Facts:
             fraction, size = config.validation_fraction, config.shards.bytes_per_shard
-            facts = write_text_shards(directory, work, name, corpus, tasks, fraction, size, self._engine)
+            facts = write_text_shards(
+                directory, work, name, corpus, config.decontamination, tasks, fraction, size, self._engine
+            )
             kept = sum(facts[split]["documents"] for split in SPLITS)
             reporter.say(f"{name} text: kept {kept:,} of {facts['documents_in']:,} documents")
             return facts
@@ -157,6 +162,16 @@ class _Run:
 
         with _work_directory(stage) as work:
             return ensure(stage, f"{name} tokens", inputs, build, self._reporter.say)
+
+
+def _evaluation_inputs(settings: DecontaminationSettings) -> Facts:
+    """What the verdicts of decontamination follow from: its settings and the evaluation files as they are."""
+    found = [
+        [base_name(file.location), file.identity]
+        for number, evaluation in enumerate(settings.evaluation)
+        for file in find_files(f"decontamination.evaluation[{number}].path", [evaluation.path])
+    ]
+    return {"settings": asdict(settings), "files": found}
 
 
 def _by_task(directory: Path, split: str) -> list[list[Path]]:

@@ -17,6 +17,8 @@ from datatrove.data import Document
 from framework.config import CorpusConfig
 from framework.corpus.baselines import Baselines
 from framework.corpus.cleaning import is_held_out
+from framework.corpus.decontamination import decontamination_steps
+from framework.corpus.decontamination.settings import DecontaminationSettings
 from framework.corpus.digests import json_digest
 from framework.corpus.engine import Engine, Outcome, Output, task_directory
 from framework.corpus.filters.sample import merge_samples
@@ -34,7 +36,7 @@ from framework.corpus.steps import (
 from framework.errors import UserError
 
 SPLITS = ("train", "validation")
-DROPPED = "dropped.jsonl"
+DROPPED, CONTAMINATED = "dropped.jsonl", "contaminated.jsonl"
 _TASK_BYTES = 64 << 20  # of raw files in one task, where no number of tasks is asked for
 
 
@@ -127,6 +129,7 @@ def write_text_shards(
     work: Path,
     name: str,
     corpus: CorpusConfig,
+    decontamination: DecontaminationSettings,
     tasks: list[TextTask],
     validation_fraction: float,
     bytes_per_shard: int,
@@ -134,13 +137,15 @@ def write_text_shards(
 ) -> Facts:
     """Read, clean and split the documents of a corpus into `SPLIT-TASK-*.tar`.
 
-    `dropped.jsonl` beside them holds some of what each rule of the filters dropped.
+    `dropped.jsonl` beside them holds some of what each rule of the filters dropped, `contaminated.jsonl` which
+    documents shared what with which evaluation file.
 
     Args:
         directory: where the shards go.
         work: where tasks keep what they made; the next call goes on from there.
         name: of the corpus.
         corpus: its settings.
+        decontamination: which evaluation sets its documents must not overlap.
         tasks: its raw files.
         validation_fraction: share of the documents that is held out.
         bytes_per_shard: a shard is closed once it is at least this large.
@@ -155,7 +160,8 @@ def write_text_shards(
     """
     keep = KeepDocuments(work / "kept", [task.digest for task in tasks])
     _forget_samples(work / "dropped", keep)
-    cleaning = cleaning_steps(corpus, work / "dropped")
+    contaminated = work / "contaminated"
+    cleaning = [*cleaning_steps(corpus, work / "dropped"), *decontamination_steps(decontamination, str(contaminated))]
     fields = Fields(corpus.text_field, corpus.score_field)
     read = ReadFiles(corpus.reader, [task.files for task in tasks], fields)
     kept = engine.run(f"{name} reading", [read, *cleaning, keep])
@@ -175,6 +181,7 @@ def write_text_shards(
             split, part = path.stem.split("-")
             path.rename(directory / f"{split}-{number:05d}-{part}.tar")
     _write_samples(directory, merge_samples(work / "dropped", corpus.filters.dropped_sample))
+    _write_contaminated(directory, [contaminated / f"{number:05d}.jsonl" for number in range(len(tasks))])
     facts["validation"] |= _baselines(directory)
     return facts
 
@@ -192,6 +199,13 @@ def _write_samples(directory: Path, samples: dict[str, list[dict[str, Any]]]) ->
     if samples:
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for records in samples.values() for record in records]
         (directory / DROPPED).write_text("".join(lines), encoding="utf-8")
+
+
+def _write_contaminated(directory: Path, reports: list[Path]) -> None:
+    """`contaminated.jsonl`: the reports of the tasks, one after another; none where none was asked for."""
+    found = "".join(report.read_text(encoding="utf-8") for report in reports if report.exists())
+    if found:
+        (directory / CONTAMINATED).write_text(found, encoding="utf-8")
 
 
 def _facts(kept: Outcome, written: Outcome) -> Facts:

@@ -10,6 +10,7 @@ import pytest
 
 from framework.config import PrepareConfig
 from framework.corpus import pipeline
+from framework.corpus.decontamination.settings import EvaluationSet
 from framework.corpus.pipeline import prepare
 from tests.corpus.conftest import ROOT
 from tests.corpus.texts import random_documents, write_jsonl
@@ -150,12 +151,14 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from framework.config import CorpusConfig\n"
         "from framework.config import ExecutorConfig\n"
+        "from framework.corpus.decontamination.settings import DecontaminationSettings\n"
         "from framework.corpus.engine import Engine\n"
         "from framework.corpus.report import Reporter\n"
         "from framework.corpus.texts import TextTask, write_text_shards\n"
         "output, work, tasks = Path(sys.argv[2]), Path(sys.argv[2]) / 'work', [TextTask([sys.argv[1]], '')]\n"
         "with Engine(ExecutorConfig(workers=1), Reporter()) as engine:\n"
-        "    write_text_shards(output, work, 'x', CorpusConfig(), tasks, 0.01, 10**9, engine)\n"
+        "    clean_of = DecontaminationSettings()\n"
+        "    write_text_shards(output, work, 'x', CorpusConfig(), clean_of, tasks, 0.01, 10**9, engine)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
 
@@ -170,3 +173,23 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         return int(subprocess.run(command, capture_output=True, check=True, env=environment).stdout) // 1024
 
     assert peak(8000) - peak(800) < 24  # 80 MB of text against 8 MB; the digests take 24 bytes a document
+
+
+def test_what_overlaps_an_evaluation_set_goes_and_is_reported(small: PrepareConfig, tmp_path: Path) -> None:
+    texts = [json.loads(line)["text"] for line in (tmp_path / "raw/first.jsonl").read_text().splitlines()]
+    leaked = max(texts, key=lambda text: len(text.split()))
+    question = " ".join(leaked.split()[2:20])
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": f"Go on: {question}"}) + "\n")
+    before = prepare(small)
+    small.decontamination.evaluation = [EvaluationSet(str(tmp_path / "quiz.jsonl"), "question")]
+    after = prepare(small)
+    assert after.corpora["first"].dropped == before.corpora["first"].dropped | {"contaminated": texts.count(leaked)}
+    assert after.corpora["second"].dropped == before.corpora["second"].dropped
+    (report,) = (Path(small.output) / "text/first/contaminated.jsonl").read_text().splitlines()
+    assert json.loads(report)["file"].endswith("quiz.jsonl")
+    assert json.loads(report)["ngram"].lower() in " ".join(leaked.lower().split())
+    assert not (Path(small.output) / "text/second/contaminated.jsonl").exists()
+
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": "nothing of the kind, in eight words or more"}) + "\n")
+    again = prepare(small)  # another evaluation file, another verdict
+    assert again.corpora["first"].dropped == before.corpora["first"].dropped
