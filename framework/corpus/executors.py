@@ -120,7 +120,7 @@ def _no_worker_lost(workers: int) -> Iterator[None]:
     Seen by that other: a pool of `workers` that lost none has started `workers` processes, and datatrove one for
     its queues. Exit codes would be the pool's to read.
     """
-    over, lost, main = threading.Event(), threading.Event(), threading.main_thread().ident
+    over, main = threading.Event(), threading.main_thread().ident
     assert main is not None
     before = {child.pid for child in multiprocess.active_children()}
 
@@ -129,25 +129,25 @@ def _no_worker_lost(workers: int) -> Iterator[None]:
         while not over.wait(_WATCH_SECONDS):
             started.update(child.pid for child in multiprocess.active_children() if child.pid not in before)
             if len(started) > workers + 1:
-                lost.set()
-                signal.pthread_kill(main, signal.SIGINT)  # it waits for a lock, which only a real signal ends
+                # the main thread waits for a lock, which only a real signal ends; SIGINT is ignored in background jobs
+                signal.pthread_kill(main, signal.SIGUSR1)
                 return
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not lost.is_set():
-            raise
-    finally:
-        over.set()
-        watcher.join()
-    if lost.is_set():
+    def tell(*_: object) -> None:
         raise UserError(
             "executor: a worker process died, for want of memory most likely; what was done stays done: "
             "lower executor.workers and start again"
         )
+
+    usual = signal.signal(signal.SIGUSR1, tell)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        signal.signal(signal.SIGUSR1, usual)
 
 
 def _run_on_slurm(config: ExecutorConfig, label: str, steps: list[PipelineStep], tasks: int, log: Path) -> None:

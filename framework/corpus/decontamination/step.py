@@ -32,7 +32,8 @@ class Decontaminate(BaseFilter):
     def __init__(self, settings: DecontaminationSettings, report: str | None = None) -> None:
         super().__init__()
         self._settings, self._folder = settings, Path(report) if report else None
-        self._index()  # a mistake shows before the first document
+        _INDEXES.pop(repr(settings), None)  # the files may have changed since; and a mistake shows now, not later
+        self._index()
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """The documents that are left."""
