@@ -45,7 +45,7 @@ class LaneRows:
         self._shards = shards
         self._cursors: dict[int, _Cursor] = {}
 
-    def read(self, lane: int, start: int, tokens: NDArray[np.int64], document: NDArray[np.int32]) -> None:
+    def read(self, lane: int, start: int, tokens: NDArray[Any], document: NDArray[np.int32]) -> None:
         """Write tokens `start ... start + T` of a lane into `tokens`, shape [T + 1].
 
         `document`, shape [T] and zeros, becomes the number of the document within the row; what a row begins with
@@ -58,16 +58,16 @@ class LaneRows:
         filled, number, wanted = 0, 0, len(tokens)
         while True:
             block, index, offset = cursor.block, cursor.document, cursor.offset
-            ends, sources = block.ends, block.sources
+            ends, sources, stored = block.ends, block.sources, block.tokens
             while index < len(ends):
                 begin = ends[index - 1] if index else 0
                 if offset == begin and 0 < filled < wanted - 1:
                     number += 1
                     document[filled:] = number
                 length = min(ends[index] - offset, wanted - filled)
-                source = sources[index] + offset - begin
-                tokens[filled : filled + length] = block.tokens[source : source + length]
-                filled, offset = filled + length, offset + length
+                source, until = sources[index] + offset - begin, filled + length
+                tokens[filled:until] = stored[source : source + length]
+                filled, offset = until, offset + length
                 if filled == wanted:
                     cursor.token, cursor.document, cursor.offset = start + wanted - 1, index, offset - 1
                     return
