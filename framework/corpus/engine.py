@@ -172,10 +172,6 @@ def _unfinished(directory: Path, digests: list[str]) -> list[int]:
     return waiting
 
 
-def _completed(directory: Path) -> int:
-    return len(list((directory / LOG / "completions").iterdir()))
-
-
 def _marks(directory: Path, task: int) -> tuple[Path, Path]:
     """Where datatrove marks a task as done, and where it puts its statistics."""
     return directory / LOG / "completions" / f"{task:05d}", directory / LOG / "stats" / f"{task:05d}.json"

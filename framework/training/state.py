@@ -33,11 +33,6 @@ def element_count(parameter: nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """Shape of the whole parameter, also under ZeRO-3."""
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
-
-
 def collect(engine: Engine, fields: tuple[str, ...] = FIELDS) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Each parameter's name and its fields, whole, in fp32. Every rank must walk to the end: it is collective."""
     _link_moments(engine)
