@@ -8,14 +8,12 @@ Printed are tokens/s of each reader and its ratio to Loam's, then the time to se
 - memmap: one flat file of the tokens in the order wanted, cut into rows; nothing is shuffled or mixed, document
   numbers are counted from the end-of-text tokens. The least that any reader has to do.
 - webdataset: the same shards through `WebDataset(...).decode()`, in the order stored, blocks cut into rows.
-- litdata: the same rows through `StreamingDataset`, where the package is installed.
 
 The readers take turns, so that whatever else the machine does falls on all of them; the best of the turns counts.
 """
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import shutil
 import tarfile
@@ -119,20 +117,6 @@ def of_webdataset(folder: Path, length: int, batch: int) -> Batches:
             rest = rest[batch * length :]
 
 
-def litdata(folder: Path, length: int, batch: int) -> Batches:
-    """Rows written with litdata's optimize, read back in the order stored."""
-    from litdata import StreamingDataset, TokensLoader
-
-    dataset = StreamingDataset(str(folder / "litdata"), item_loader=TokensLoader(block_size=length + 1))
-    rows: list[np.ndarray] = []
-    while True:
-        for row in dataset:
-            rows.append(np.asarray(row))
-            if len(rows) == batch:
-                yield _batch(np.stack(rows))
-                rows = []
-
-
 def _batch(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tokens = rows.astype(np.int64)
     begins = tokens[:, :-1] == END_OF_TEXT
@@ -174,8 +158,6 @@ def main() -> None:
         "memmap": memmap,
         "webdataset": of_webdataset,
     }
-    if importlib.util.find_spec("litdata"):
-        readers["litdata"] = litdata
     folder = Path(tempfile.mkdtemp(prefix="loam-benchmark-"))
     try:
         write_data(folder, arguments.blocks)
@@ -188,7 +170,7 @@ def main() -> None:
                 best[name] = max(best[name], tokens_per_second(batches, arguments.seconds))
     finally:
         shutil.rmtree(folder)
-    print(machine("numpy", "webdataset", "litdata"))
+    print(machine("numpy", "webdataset"))
     print(f"rows of {arguments.length}, batches of {arguments.batch}, {2 * arguments.blocks} Mi tokens")
     for name, speed in best.items():
         print(f"{name:<12} {speed / 1e6:8.1f} M tokens/s   loam is {best['loam'] / speed:5.2f}x of it")
