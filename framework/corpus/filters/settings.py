@@ -115,7 +115,7 @@ class FineWebSettings:
     minimum_terminal_line_fraction: float = 0.12  # lines that end in punctuation
     maximum_short_line_fraction: float = 0.67
     short_line_characters: int = 30  # a line of so many or fewer is short
-    # The paper says 0.1; the pipeline that it published (datatrove's default) has 0.01.
+    # Ours, and looser than datatrove's default of 0.01.
     maximum_duplicate_line_character_fraction: float = 0.1
     maximum_lines_per_word: float = 0.3  # from that pipeline, not in the paper
 
