@@ -13,7 +13,6 @@ so neither does anything that is made from the tasks in their order.
 
 import json
 import shutil
-import signal
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -23,7 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import multiprocess
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
@@ -57,8 +55,6 @@ class Output(PipelineStep, ABC):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Write the files of task `rank`, whole or not at all; a failure is noted for whoever started the job."""
-        if multiprocess.parent_process() is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that started us
         try:
             where = task_directory(self.directory, rank)
             fill(where, self.digests[rank], lambda directory: self.write(data or (), rank, directory))

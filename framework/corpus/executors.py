@@ -8,15 +8,12 @@ import contextlib
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import multiprocess
 from datatrove.pipeline.base import PipelineStep
 
 from framework.config import ExecutorConfig
@@ -28,7 +25,6 @@ FAILURES = "failures"  # directory with a file for each task that failed, beside
 _SLURM_POLL_SECONDS = 5.0
 _SLURM_SETTLE_SECONDS = 30.0  # a shared file system may show the last files of a job that late
 _ROOT = Path(__file__).resolve().parents[2]  # where `framework` is imported from, installed or not
-_WATCH_SECONDS = 0.5
 _QUEUED = 1000  # array elements of one Slurm job; MaxArraySize is 1001 unless a cluster says otherwise
 
 
@@ -89,8 +85,8 @@ def launch(config: ExecutorConfig, label: str, steps: list[PipelineStep], tasks:
         log: datatrove's directory; on a cluster every node must see it.
 
     Raises:
-        Exception: whatever a task raised first, where the executor is local. Ray and Slurm keep it to
-            themselves.
+        Exception: of the task that failed first, where the executor is local (`ProcessExecutor.run`). Ray and
+            Slurm keep it to themselves.
     """
     if config.name == "slurm":
         _run_on_slurm(config, label, steps, tasks, log)
@@ -106,48 +102,10 @@ def launch(config: ExecutorConfig, label: str, steps: list[PipelineStep], tasks:
             mem_per_cpu_gb=config.memory_gigabytes / config.cpus_per_task,
         ).run()
     else:
-        from datatrove.executor.local import LocalPipelineExecutor
+        from framework.corpus.processes import ProcessExecutor
 
         workers = workers_on_this_machine(config, waiting)
-        with _no_worker_lost(workers):
-            LocalPipelineExecutor(steps, tasks=tasks, workers=workers, logging_dir=str(log)).run()
-
-
-@contextlib.contextmanager
-def _no_worker_lost(workers: int) -> Iterator[None]:
-    """Raise `UserError` when a worker process dies: its pool would start another, and wait for the lost task for ever.
-
-    Seen by that other: a pool of `workers` that lost none has started `workers` processes, and datatrove one for
-    its queues. Exit codes would be the pool's to read.
-    """
-    over, main = threading.Event(), threading.main_thread().ident
-    assert main is not None
-    before = {child.pid for child in multiprocess.active_children()}
-
-    def watch() -> None:
-        started: set[int] = set()
-        while not over.wait(_WATCH_SECONDS):
-            started.update(child.pid for child in multiprocess.active_children() if child.pid not in before)
-            if len(started) > workers + 1:
-                # the main thread waits for a lock, which only a real signal ends; SIGINT is ignored in background jobs
-                signal.pthread_kill(main, signal.SIGUSR1)
-                return
-
-    def tell(*_: object) -> None:
-        raise UserError(
-            "executor: a worker process died, for want of memory most likely; what was done stays done: "
-            "lower executor.workers and start again"
-        )
-
-    usual = signal.signal(signal.SIGUSR1, tell)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        signal.signal(signal.SIGUSR1, usual)
+        ProcessExecutor(steps, tasks=tasks, workers=workers, logging_dir=str(log)).run()
 
 
 def _run_on_slurm(config: ExecutorConfig, label: str, steps: list[PipelineStep], tasks: int, log: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -116,11 +116,8 @@ def test_a_killed_run_goes_on_with_the_tasks_that_are_left(
     config = many(tmp_path, local(1))
     command = [sys.executable, "-c", KILL, to_yaml(config), where]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        assert killed.wait(timeout=100) == -signal.SIGKILL
-    finally:
-        os.killpg(killed.pid, signal.SIGKILL)  # datatrove's manager of queues outlives a process that was killed
+    killed = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=100)
+    assert killed.returncode == -signal.SIGKILL
     prepare(config)
     kept = 3 if where == "before completion" else 2
     assert f"{kept} of {TASKS} tasks were done before, kept" in capsys.readouterr().err
@@ -216,6 +213,57 @@ class Dying(Output):
         if task:
             os.kill(os.getpid(), signal.SIGKILL)
         return {}
+
+
+ORPHANS = """
+import sys
+from pathlib import Path
+from framework.config import ExecutorConfig
+from framework.corpus.engine import Engine
+from framework.corpus.report import Reporter
+from tests.corpus.test_engine import Sleeping
+
+if __name__ == "__main__":
+    with Engine(ExecutorConfig(workers=2), Reporter()) as engine:
+        engine.run("sleeping", [Sleeping(Path(sys.argv[1]), ["a", "b"])])
+"""
+
+
+class Sleeping(Output):
+    """Tasks that tell who does them, and take long."""
+
+    name = "sleeping"
+
+    def write(self, documents: Iterable[Document], task: int, directory: Path) -> dict[str, int]:
+        (self.directory / f"{os.getpid()}.worker").touch()
+        time.sleep(100)
+        return {}
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(ORPHANS)
+    work = tmp_path / "work"
+    with subprocess.Popen([sys.executable, program, work], env={**os.environ, "PYTHONPATH": str(ROOT)}) as started:
+        until(lambda: len(list(work.glob("*.worker"))) == 2)
+        started.kill()
+    workers = [int(path.stem) for path in work.glob("*.worker")]
+    until(lambda: not any(running(worker) for worker in workers))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def running(process: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.slow
