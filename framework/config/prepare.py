@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from framework.checks import require, require_choice, require_not_negative, require_positive
 from framework.corpus.decontamination.settings import DecontaminationSettings
+from framework.corpus.deduplication.settings import DeduplicationSettings
 from framework.corpus.filters.settings import FilterSettings
 
 
@@ -22,6 +23,7 @@ class CorpusConfig:
     score_field: str = "score"  # and the one with what readers thought of it
     minimum_score: float | None = None  # documents with a lower score, or none, are dropped
     filters: FilterSettings = field(default_factory=FilterSettings)  # by name, and their thresholds
+    deduplicate_paragraphs: bool = False  # take out paragraphs that came before, in any corpus that asks for it
 
     def check(self, name: str) -> None:
         prefix = f"corpora.{name}"
@@ -92,11 +94,12 @@ class ExecutorConfig:
 class PrepareConfig:
     """`python -m framework.prepare`: raw files to text shards, tokenizer and token shards."""
 
-    output: str = "data/samples"  # directory for text/, tokenizer/ and tokens/
+    output: str = "data/samples"  # directory for documents/, duplicates/, text/, tokenizer/ and tokens/
     corpora: dict[str, CorpusConfig] = field(default_factory=dict)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    deduplication: DeduplicationSettings = field(default_factory=DeduplicationSettings)
     decontamination: DecontaminationSettings = field(default_factory=DecontaminationSettings)
     validation_fraction: float = 0.02  # of the documents, chosen by a hash of their text
 
@@ -109,6 +112,7 @@ class PrepareConfig:
         self.tokenizer.check()
         self.shards.check()
         self.executor.check()
+        self.deduplication.check("deduplication")
         self.decontamination.check("decontamination")
         require(
             0 < self.validation_fraction < 0.5,

@@ -1,9 +1,10 @@
-"""`prepare`: the three stages, one after another, each kept where it is sound.
+"""`prepare`: the stages, one after another, each kept where it is sound.
 
-raw files --texts--> output/text/NAME/ --tokenizer--> output/tokenizer/ --tokens--> output/tokens/NAME/
-                                                                                    output/tokens/manifest.json
+    raw files --read--> output/documents/NAME/ --compare--> output/duplicates/
+              --drop--> output/text/NAME/ --train--> output/tokenizer/ --encode--> output/tokens/NAME/
+                                                                                   output/tokens/manifest.json
 
-Texts and tokens are made by pipelines of tasks (`engine`), which keep what they made in `.NAME.work` beside
+Documents, texts and tokens are made by pipelines of tasks (`engine`), which keep what they made in `.NAME.work` beside
 the stage until it is done.
 """
 
@@ -14,21 +15,29 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from framework.config import CorpusConfig, PrepareConfig
+from datatrove.pipeline.base import PipelineStep
+
+from framework.config import PrepareConfig
 from framework.corpus.decontamination.settings import DecontaminationSettings
+from framework.corpus.deduplication import drop_documents, drop_paragraphs, first_tasks
 from framework.corpus.digests import file_digest, json_digest
+from framework.corpus.duplicates import find_duplicates, list_parts
 from framework.corpus.engine import Engine, remove_unless_resumable
+from framework.corpus.filters.sample import DroppedSample
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import library_versions
 from framework.corpus.readers.places import base_name, find_files
+from framework.corpus.reading import ReadTask, deal_files, dropped_by_rule, read_corpus
 from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, ensure, output_error
-from framework.corpus.steps import filter_inputs
-from framework.corpus.texts import SPLITS, TextTask, deal_files, write_text_shards
+from framework.corpus.steps import MinimumCharacters, filter_inputs
+from framework.corpus.texts import SPLITS, write_text_shards
 from framework.corpus.tokenizer import MODEL, train_tokenizer
 from framework.corpus.tokens import token_dtype, write_token_shards
 
-RECIPE = 2  # raise it when the same inputs would now give other shards: old ones are then made again
+_DESCRIBED = ("source", "licence", "language", "minimum_characters", "deduplicate_paragraphs")  # in or about a shard
+_NOT_READ = ("paths", "weight", "source", "licence", "deduplicate_paragraphs")  # nothing that is read depends on them
+RECIPE = 3  # raise it when the same inputs would now give other shards: old ones are then made again
 
 
 def prepare(config: PrepareConfig) -> Manifest:
@@ -46,7 +55,9 @@ def prepare(config: PrepareConfig) -> Manifest:
     try:
         with Engine(config.executor, reporter) as engine:
             run = _Run(config, engine, reporter)
-            texts = {name: run.texts(name, corpus) for name, corpus in config.corpora.items()}
+            documents = {name: run.documents(name) for name in config.corpora}
+            duplicates = run.duplicates(documents)
+            texts = {name: run.texts(name, documents, duplicates) for name in config.corpora}
             tokenizer = run.tokenizer(texts)
             tokens = {name: run.tokens(name, stage, tokenizer) for name, stage in texts.items()}
         manifest = _manifest(config, texts, tokenizer, tokens)
@@ -84,14 +95,12 @@ class _Run:
         self._config, self._engine, self._reporter = config, engine, reporter
         self._output = Path(config.output)
 
-    def texts(self, name: str, corpus: CorpusConfig) -> Stage:
-        """The text shards of one corpus."""
-        config, reporter = self._config, self._reporter
+    def documents(self, name: str) -> Stage:
+        """The documents of one corpus, read and cleaned."""
+        config, corpus = self._config, self._config.corpora[name]
         files = find_files(f"corpora.{name}.paths", corpus.paths)
         libraries = library_versions(corpus.reader, [file.location for file in files])
-        settings = asdict(corpus)
-        for irrelevant in ("paths", "weight"):  # to the shards
-            del settings[irrelevant]
+        settings = {key: value for key, value in asdict(corpus).items() if key not in _NOT_READ}
         common = {"recipe": RECIPE, "corpus": settings, "libraries": {**libraries, **filter_inputs(corpus)}}
         if config.decontamination.evaluation:
             common["decontamination"] = _evaluation_inputs(config.decontamination)
@@ -99,25 +108,83 @@ class _Run:
         for part in deal_files([file.bytes for file in files], config.executor.tasks):
             identities = [[base_name(file.location), file.identity] for file in files[part]]
             locations = [file.location for file in files[part]]
-            tasks.append(TextTask(locations, json_digest({**common, "files": identities})))
+            tasks.append(ReadTask(locations, json_digest({**common, "files": identities})))
+        stage = self._output / "documents" / name
+
+        def build(directory: Path) -> Facts:
+            facts = read_corpus(directory, work, name, corpus, config.decontamination, tasks, self._engine)
+            given, dropped = facts["steps"][0]["documents"], sum(dropped_by_rule(facts["steps"]).values())
+            self._reporter.say(f"{name} documents: kept {given - dropped:,} of {given:,}")
+            return facts
+
+        with _work_directory(stage) as work:
+            return ensure(stage, f"{name} documents", [task.digest for task in tasks], build, self._reporter.say)
+
+    def duplicates(self, documents: dict[str, Stage]) -> Stage | None:
+        """Which documents and paragraphs of all corpora are copies; None where nobody asks."""
+        config, settings = self._config, self._config.deduplication
+        paragraphs = [name for name, corpus in config.corpora.items() if corpus.deduplicate_paragraphs]
+        if not (settings.exact or settings.near or paragraphs):
+            return None
         inputs = {
-            "tasks": [task.digest for task in tasks],
+            "recipe": RECIPE,
+            "settings": asdict(settings),
+            "paragraphs": paragraphs,
+            "documents": [[name, stage.digest] for name, stage in documents.items()],  # the order counts
+            "libraries": {name: version(name) for name in ("datatrove", "xxhash")},
+        }
+        stage = self._output / "duplicates"
+
+        def build(directory: Path) -> Facts:
+            place = work / json_digest(inputs)[:16]
+            for other in work.glob("*"):
+                if other != place:
+                    shutil.rmtree(other)
+            return find_duplicates(directory, place, settings, documents, paragraphs, inputs, self._engine)
+
+        with _work_directory(stage) as work:
+            return ensure(stage, "duplicates", inputs, build, self._reporter.say)
+
+    def texts(self, name: str, documents: dict[str, Stage], duplicates: Stage | None) -> Stage:
+        """The text shards of one corpus."""
+        config, corpus, read = self._config, self._config.corpora[name], documents[name]
+        inputs = {
+            "recipe": RECIPE,
+            "documents": read.digest,
+            "duplicates": duplicates.facts["named"][name] if duplicates else None,
+            "corpus": {key: getattr(corpus, key) for key in _DESCRIBED},
             "validation_fraction": config.validation_fraction,
             "bytes_per_shard": config.shards.bytes_per_shard,
         }
+        digests = [json_digest([inputs, task]) for task in range(read.facts["tasks"])]
         stage = self._output / "text" / name
 
         def build(directory: Path) -> Facts:
             fraction, size = config.validation_fraction, config.shards.bytes_per_shard
-            facts = write_text_shards(
-                directory, work, name, corpus, config.decontamination, tasks, fraction, size, self._engine
-            )
+            drop = self._drop_steps(name, documents, duplicates, work / "dropped")
+            facts = write_text_shards(directory, work, name, corpus, read, digests, drop, fraction, size, self._engine)
             kept = sum(facts[split]["documents"] for split in SPLITS)
-            reporter.say(f"{name} text: kept {kept:,} of {facts['documents_in']:,} documents")
+            self._reporter.say(f"{name} text: kept {kept:,} of {facts['documents_in']:,} documents")
             return facts
 
         with _work_directory(stage) as work:
-            return ensure(stage, f"{name} text", inputs, build, reporter.say)
+            return ensure(stage, f"{name} text", inputs, build, self._reporter.say)
+
+    def _drop_steps(
+        self, name: str, documents: dict[str, Stage], duplicates: Stage | None, dropped: Path
+    ) -> list[PipelineStep]:
+        """What takes the copies out of a corpus."""
+        if duplicates is None:
+            return []
+        settings, corpus = self._config.deduplication, self._config.corpora[name]
+        first, per_rule = first_tasks(list_parts(documents))[name], corpus.filters.dropped_sample
+        sample = DroppedSample(str(dropped), "duplicates", per_rule)
+        steps = drop_documents(settings, duplicates.directory, first, sample)
+        if corpus.deduplicate_paragraphs:
+            sample = DroppedSample(str(dropped), "paragraphs", per_rule)
+            steps += drop_paragraphs(settings, duplicates.directory, first, sample)
+            steps.append(MinimumCharacters(corpus.minimum_characters))
+        return steps
 
     def tokenizer(self, texts: dict[str, Stage]) -> Stage:
         """The tokenizer, trained on the training split of all corpora."""

@@ -37,6 +37,7 @@ class ProcessExecutor(LocalPipelineExecutor):
         """Deal the tasks to workers."""
         others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("forkserver")  # of a process that has threads, no fork is safe
+        context.set_forkserver_preload(["framework.corpus.pipeline"])  # once, and not in every worker
         pool = ProcessPoolExecutor(self.workers, context, _begin, (pickle.dumps(self),))
         try:
             for task in as_completed([pool.submit(_work, rank) for rank in waiting]):

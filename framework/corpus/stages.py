@@ -109,7 +109,9 @@ def fill(directory: Path, digest: str, build: Callable[[Path], Facts]) -> None:
     try:
         facts = build(partial)
         files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in sorted(partial.iterdir())
+            str(path.relative_to(partial)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in sorted(partial.rglob("*"))
+            if path.is_file()
         }
         stamp = {"inputs": digest, "files": files, "facts": facts}
         (partial / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")

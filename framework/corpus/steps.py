@@ -1,13 +1,10 @@
-"""Steps that every corpus goes through: read, clean, turn down by rule; and the documents in between."""
+"""Steps that every corpus goes through: read, clean, turn down by rule."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
@@ -15,19 +12,16 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from framework.config import CorpusConfig
 from framework.corpus.cleaning import clean_text
 from framework.corpus.digests import file_digest
-from framework.corpus.engine import Output, task_directory
 from framework.corpus.filters import quality_steps
 from framework.corpus.readers import read_documents
 from framework.corpus.readers.places import base_name
 from framework.corpus.readers.records import Fields
-from framework.corpus.stages import Facts
 
 _FILTER_LIBRARIES = {
     **dict.fromkeys(("gopher_repetition", "gopher_quality", "c4", "fineweb"), ("datatrove", "regex")),
     "language": ("py3langid",),
     "personal_data": ("phonenumbers", "regex"),
 }
-DOCUMENTS, DIGESTS = "documents.jsonl", "digests.npy"
 
 
 class ReadFiles(PipelineStep):
@@ -130,91 +124,3 @@ def filter_inputs(corpus: CorpusConfig) -> dict[str, str]:
     if "blocklist" in corpus.filters.use and Path(corpus.filters.blocklist.path).is_file():
         inputs["blocklist"] = file_digest(Path(corpus.filters.blocklist.path))
     return inputs
-
-
-class KeepDocuments(Output):
-    """Keeps the documents of a task as JSON lines for the pipelines that follow, and a digest of each text.
-
-    `documents.jsonl` has an object with `id`, `text` and `metadata` a line; `digests.npy` the 16 first
-    bytes of the SHA-256 of each text, as two uint64.
-    """
-
-    name = "keep"
-
-    def write(self, documents: Iterable[Document], task: int, directory: Path) -> Facts:
-        """See the class."""
-        digests = bytearray()
-        with (directory / DOCUMENTS).open("w", encoding="utf-8") as file:
-            for document in documents:
-                digests += hashlib.sha256(document.text.encode()).digest()[:16]
-                line = {"id": document.id, "text": document.text, "metadata": document.metadata}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        np.save(directory / DIGESTS, np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
-        return {"documents": len(digests) // 16}
-
-
-class ReadDocuments(PipelineStep):
-    """Yields what `KeepDocuments` kept of a task.
-
-    Args:
-        directory: of the tasks that kept it.
-    """
-
-    type = "reader"
-    name = "read kept"
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__()
-        self._directory = directory
-
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """The documents of task `rank`."""
-        with (task_directory(self._directory, rank) / DOCUMENTS).open(encoding="utf-8", newline="\n") as file:
-            for line in file:
-                self.stat_update("total")
-                yield Document(**json.loads(line))
-
-
-class DropDuplicates(PipelineStep):
-    """Drops the documents of a task that `find_duplicates` has named ("duplicate").
-
-    Args:
-        duplicates: for each task, which of its documents are dropped, counted from 0, ascending.
-    """
-
-    type = "filter"
-    name = "exact duplicates"
-
-    def __init__(self, duplicates: list[list[int]]) -> None:
-        super().__init__()
-        self._duplicates = duplicates
-
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """The documents that are the first of their text."""
-        dropped = set(self._duplicates[rank])
-        for number, document in enumerate(data):
-            self.stat_update("total")
-            if number in dropped:
-                self.stat_update("dropped_duplicate")
-            else:
-                yield document
-
-
-def find_duplicates(tasks: list[Path]) -> list[list[int]]:
-    """Which documents of each task have the text of an earlier one, in this task or one before it.
-
-    Takes 24 bytes of memory a document. Which copy stays follows from the order of the tasks, never
-    from which of them was done first.
-
-    Args:
-        tasks: the directories that `KeepDocuments` wrote, in order.
-    """
-    digests = [np.load(directory / DIGESTS) for directory in tasks]
-    ends = np.cumsum([len(part) for part in digests])
-    whole = np.concatenate(digests)
-    order = np.lexsort((whole[:, 1], whole[:, 0]))  # stable: equal texts stay in the order of the corpus
-    again = order[1:][(whole[order[1:]] == whole[order[:-1]]).all(axis=1)]
-    again.sort()
-    parts = np.split(again, np.searchsorted(again, ends[:-1]))
-    starts = [0, *ends[:-1].tolist()]
-    return [(part - start).tolist() for part, start in zip(parts, starts, strict=True)]

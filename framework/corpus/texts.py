@@ -1,73 +1,28 @@
-"""First stage: the raw files of one corpus to text shards.
+"""Third stage: the documents of one corpus, less their copies, to text shards.
 
-Two pipelines over the same tasks: one reads, cleans and keeps documents; the other, when all of them are
-known and so the copies among them, writes shards.
+text/NAME/SPLIT-TASK-PART.tar   documents and what is said about them
+text/NAME/dropped.jsonl         some of the copies that were dropped
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
 
 from framework.config import CorpusConfig
 from framework.corpus.baselines import Baselines
 from framework.corpus.cleaning import is_held_out
-from framework.corpus.decontamination import decontamination_steps
-from framework.corpus.decontamination.settings import DecontaminationSettings
-from framework.corpus.digests import json_digest
-from framework.corpus.engine import Engine, Outcome, Output, task_directory
+from framework.corpus.engine import Engine, Outcome, Output
 from framework.corpus.filters.sample import merge_samples
-from framework.corpus.readers.records import Fields
+from framework.corpus.reading import ReadDocuments, dropped_by_rule, forget_samples, step_facts, write_samples
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
-from framework.corpus.stages import Facts, unsound
-from framework.corpus.steps import (
-    DropDuplicates,
-    KeepDocuments,
-    ReadDocuments,
-    ReadFiles,
-    cleaning_steps,
-    find_duplicates,
-)
+from framework.corpus.stages import Facts, Stage
 from framework.errors import UserError
 
 SPLITS = ("train", "validation")
-DROPPED, CONTAMINATED = "dropped.jsonl", "contaminated.jsonl"
-_TASK_BYTES = 64 << 20  # of raw files in one task, where no number of tasks is asked for
-
-
-@dataclass(frozen=True)
-class TextTask:
-    """Locations of the raw files of one task, and the digest of everything that its documents follow from."""
-
-    files: list[str]
-    digest: str
-
-
-def deal_files(sizes: list[int], tasks: int) -> list[slice]:
-    """Which files each task reads: neighbours, so that the tasks in order are the files in order.
-
-    Args:
-        sizes: of the files, in bytes.
-        tasks: how many there shall be, if there are so many files; 0: one for every 64 MiB, a larger file
-            in one of its own.
-    """
-    total = sum(sizes)
-    count = min(tasks or max(1, total // _TASK_BYTES), len(sizes))
-    parts: list[slice] = []
-    start = before = 0
-    for number, size in enumerate(sizes):
-        before += size
-        enough = before * count >= total * (len(parts) + 1)
-        last_chance = len(sizes) - (number + 1) <= count - (len(parts) + 1)  # a file each for the tasks to come
-        if enough or last_chance:
-            parts.append(slice(start, number + 1))
-            start = number + 1
-    return parts
 
 
 class WriteShards(Output):
@@ -129,99 +84,56 @@ def write_text_shards(
     work: Path,
     name: str,
     corpus: CorpusConfig,
-    decontamination: DecontaminationSettings,
-    tasks: list[TextTask],
+    documents: Stage,
+    digests: list[str],
+    drop: list[PipelineStep],
     validation_fraction: float,
     bytes_per_shard: int,
     engine: Engine,
 ) -> Facts:
-    """Read, clean and split the documents of a corpus into `SPLIT-TASK-*.tar`.
-
-    `dropped.jsonl` beside them holds some of what each rule of the filters dropped, `contaminated.jsonl` which
-    documents shared what with which evaluation file.
+    """Split the documents of a corpus and write them into `SPLIT-TASK-*.tar`.
 
     Args:
         directory: where the shards go.
         work: where tasks keep what they made; the next call goes on from there.
         name: of the corpus.
         corpus: its settings.
-        decontamination: which evaluation sets its documents must not overlap.
-        tasks: its raw files.
+        documents: what was read.
+        digests: for each task, the digest of everything that its shards follow from.
+        drop: steps that take copies out; their samples go to `work / "dropped"`.
         validation_fraction: share of the documents that is held out.
         bytes_per_shard: a shard is closed once it is at least this large.
-        engine: runs the pipelines.
+        engine: runs the pipeline.
 
     Returns:
-        `documents_in`, `dropped` (documents by rule), `steps` (what each step counted), and per split
-        `documents` and `bytes` of text; the validation split also has `gzip_bytes` and `xz_bytes`.
+        `documents_in`, `dropped` (documents by rule), `steps` (what each step counted, from the raw files on), and per
+        split `documents` and `bytes` of text; the validation split also has `gzip_bytes` and `xz_bytes`.
 
     Raises:
-        UserError: a file is damaged, or no document is left for one of the splits.
+        UserError: no document is left for one of the splits.
     """
-    keep = KeepDocuments(work / "kept", [task.digest for task in tasks])
-    _forget_samples(work / "dropped", keep)
-    contaminated = work / "contaminated"
-    cleaning = [*cleaning_steps(corpus, work / "dropped"), *decontamination_steps(decontamination, str(contaminated))]
-    fields = Fields(corpus.text_field, corpus.score_field)
-    read = ReadFiles(corpus.reader, [task.files for task in tasks], fields)
-    kept = engine.run(f"{name} reading", [read, *cleaning, keep])
-    duplicates = find_duplicates([task.directory for task in kept.tasks])
-    digests = [
-        json_digest([task.digest, dropped, validation_fraction, bytes_per_shard])
-        for task, dropped in zip(kept.tasks, duplicates, strict=True)
-    ]
-    drop = DropDuplicates(duplicates)
-    passed = [step.name for step in (*cleaning, drop)]
+    passed = [*documents.facts["passed"], *(step.name for step in drop)]
     write = WriteShards(work / "shards", digests, corpus, validation_fraction, bytes_per_shard, passed)
-    written = engine.run(f"{name} writing", [ReadDocuments(keep.directory), drop, write])
-    facts = _facts(kept, written)
+    forget_samples(work / "dropped", write)
+    written = engine.run(f"{name} writing", [ReadDocuments(documents.directory), *drop, write])
+    facts = _facts(documents, written)
     _require_documents(name, facts)
     for number, task in enumerate(written.tasks):
         for path in sorted(task.directory.glob("*.tar")):
             split, part = path.stem.split("-")
             path.rename(directory / f"{split}-{number:05d}-{part}.tar")
-    _write_samples(directory, merge_samples(work / "dropped", corpus.filters.dropped_sample))
-    _write_contaminated(directory, [contaminated / f"{number:05d}.jsonl" for number in range(len(tasks))])
+    write_samples(directory, merge_samples(work / "dropped", corpus.filters.dropped_sample))
     facts["validation"] |= _baselines(directory)
     return facts
 
 
-def _forget_samples(dropped: Path, keep: KeepDocuments) -> None:
-    """Remove the samples of tasks that will be run again: they may drop something else this time."""
-    for path in dropped.glob("*.jsonl"):
-        task = int(path.name.partition("-")[0])
-        if task >= len(keep.digests) or unsound(task_directory(keep.directory, task), keep.digests[task]) is not None:
-            path.unlink()
-
-
-def _write_samples(directory: Path, samples: dict[str, list[dict[str, Any]]]) -> None:
-    """`dropped.jsonl`: some of what each rule of a filter dropped, for people to read."""
-    if samples:
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for records in samples.values() for record in records]
-        (directory / DROPPED).write_text("".join(lines), encoding="utf-8")
-
-
-def _write_contaminated(directory: Path, reports: list[Path]) -> None:
-    """`contaminated.jsonl`: the reports of the tasks, one after another; none where none was asked for."""
-    found = "".join(report.read_text(encoding="utf-8") for report in reports if report.exists())
-    if found:
-        (directory / CONTAMINATED).write_text(found, encoding="utf-8")
-
-
-def _facts(kept: Outcome, written: Outcome) -> Facts:
-    steps = [*kept.steps[:-1], *written.steps[1:-1]]  # without what the engine puts between and at the end
-    dropped: Counter[str] = Counter()
-    for step in steps:
-        dropped.update(step.dropped)
+def _facts(documents: Stage, written: Outcome) -> Facts:
+    steps = [*documents.facts["steps"], *(step_facts(step) for step in written.steps[1:-1])]
     facts: Facts = {
         split: {what: sum(task.facts[split][what] for task in written.tasks) for what in ("documents", "bytes")}
         for split in SPLITS
     }
-    return facts | {
-        "documents_in": steps[0].documents,
-        "dropped": dict(sorted(dropped.items())),
-        "steps": [{"step": step.step, "documents": step.documents, "dropped": step.dropped} for step in steps],
-    }
+    return facts | {"documents_in": steps[0]["documents"], "dropped": dropped_by_rule(steps), "steps": steps}
 
 
 def _baselines(directory: Path) -> dict[str, int]:

@@ -102,8 +102,8 @@ def test_prepare_leaves_nothing_half_written(small: PrepareConfig, tmp_path: Pat
     with pytest.raises(UserError, match=r"second\.jsonl\.gz: damaged beyond byte"):
         prepare(small)
     left = {str(path.relative_to(small.output)) for path in Path(small.output).rglob("*") if path.is_file()}
-    assert "text/first/stage.json" in left  # the corpus before it stays
-    assert {str(Path(name).parent) for name in left} == {"text/first"}
+    assert "documents/first/stage.json" in left  # the corpus before it stays
+    assert {str(Path(name).parent) for name in left} == {"documents/first"}
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,19 @@ import numpy as np
 import pytest
 from datatrove.data import Document
 
-from framework.corpus.deduplication import Part, Plan, plan_documents, plan_paragraphs
+from framework.corpus.deduplication import (
+    Part,
+    Plan,
+    drop_documents,
+    drop_paragraphs,
+    first_tasks,
+    plan_documents,
+    plan_paragraphs,
+)
 from framework.corpus.deduplication.digests import DigestWriter
 from framework.corpus.deduplication.minhash import MinhashBands, MinhashSignatures
 from framework.corpus.deduplication.settings import DeduplicationSettings
-from framework.corpus.filters.sample import merge_samples
+from framework.corpus.filters.sample import DroppedSample, merge_samples
 from framework.errors import UserError
 from tests.corpus.filters.pipelines import SAMPLES, Collect, Deal, collected, dropped, execute, sample_documents
 
@@ -27,26 +35,40 @@ NEAR = DeduplicationSettings(near=True, partitions=2)
 Corpora = dict[str, list[Document]]
 
 
-def carry_out(plan: Plan, corpora: Corpora, folder: Path, tasks: dict[str, int], workers: int) -> Corpora:
-    """Run a plan from end to end; what is left of each corpus."""
+def execute_plan(plan: Plan, corpora: Corpora, folder: Path, tasks: dict[str, int], workers: int) -> None:
+    """Sign the documents of all corpora, and decide."""
     for name, documents in corpora.items():
         execute([Deal(documents), *plan.sign[name]], folder / f"log-sign-{name}", tasks[name], workers)
     for stage in plan.decide:
         execute(stage.steps, folder / f"log-{stage.name}", stage.tasks, workers)
-    for name, documents in corpora.items():
-        steps = [Deal(documents), *plan.drop[name], Collect(folder / "kept" / name)]
-        counts = execute(steps, folder / f"log-drop-{name}", tasks[name], workers)
-        kept = collected(folder / "kept" / name)
-        assert len(kept) + sum(sum(dropped(step).values()) for step in counts) == len(documents)
-    return {name: collected(folder / "kept" / name) for name in corpora}
 
 
 def left(
-    make, settings: DeduplicationSettings, corpora: Corpora, folder: Path, tasks: int | dict[str, int] = 1, workers=1
+    what: str,
+    settings: DeduplicationSettings,
+    corpora: Corpora,
+    folder: Path,
+    tasks: int | dict[str, int] = 1,
+    workers: int = 1,
 ) -> Corpora:
+    """What is left of each corpus, after a plan for `what` from end to end."""
     count = tasks if isinstance(tasks, dict) else dict.fromkeys(corpora, tasks)
-    plan = make(settings, folder / "work", [Part(name, count[name]) for name in corpora], folder / "dropped")
-    return carry_out(plan, corpora, folder, count, workers)
+    parts, work = [Part(name, count[name]) for name in corpora], folder / "work"
+    plan = (
+        plan_documents(settings, work, parts)
+        if what == "documents"
+        else plan_paragraphs(settings, work, parts, list(corpora))
+    )
+    execute_plan(plan, corpora, folder, count, workers)
+    drop = {"documents": drop_documents, "paragraphs": drop_paragraphs}[what]
+    for name, documents in corpora.items():
+        sample = DroppedSample(str(folder / "dropped" / name), what, 20)
+        dropping = drop(settings, work, first_tasks(parts)[name], sample)
+        steps = [Deal(documents), *dropping, Collect(folder / "kept" / name)]
+        counts = execute(steps, folder / f"log-drop-{name}", count[name], workers)
+        kept = collected(folder / "kept" / name)
+        assert len(kept) + sum(sum(dropped(step).values()) for step in counts) == len(documents)
+    return {name: collected(folder / "kept" / name) for name in corpora}
 
 
 def ids(corpora: Corpora) -> dict[str, list[str]]:
@@ -111,7 +133,7 @@ def test_planted_texts_are_near_or_far() -> None:
 @pytest.mark.parametrize(("tasks", "workers"), [(1, 1), (3, 2), ({"first": 5, "second": 2}, 1)])
 def test_documents_that_stay_are_those_of_brute_force(tasks: int, workers: int, tmp_path: Path) -> None:
     corpora = planted()
-    kept = left(plan_documents, NEAR, corpora, tmp_path, tasks, workers)
+    kept = left("documents", NEAR, corpora, tmp_path, tasks, workers)
     assert ids(kept) == first_of_clusters(corpora, 0.5)
     sample = merge_samples(tmp_path / "dropped" / "first", 20)
     assert set(sample) == {"duplicate", "near_duplicate"}
@@ -120,7 +142,7 @@ def test_documents_that_stay_are_those_of_brute_force(tasks: int, workers: int, 
 @pytest.mark.parametrize(("tasks", "workers"), [(1, 1), (7, 2)])
 def test_exact_duplicates_alone(tasks: int, workers: int, tmp_path: Path) -> None:
     corpora = planted()
-    kept = left(plan_documents, DeduplicationSettings(partitions=3), corpora, tmp_path, tasks, workers)
+    kept = left("documents", DeduplicationSettings(partitions=3), corpora, tmp_path, tasks, workers)
     seen: set[str] = set()
     expected: dict[str, list[str]] = {}
     for name, documents in corpora.items():
@@ -131,13 +153,15 @@ def test_exact_duplicates_alone(tasks: int, workers: int, tmp_path: Path) -> Non
 def test_the_corpus_that_is_listed_first_keeps_its_documents(tmp_path: Path) -> None:
     corpora = planted()
     turned = {"second": corpora["second"], "first": corpora["first"]}
-    kept = left(plan_documents, NEAR, turned, tmp_path)
+    kept = left("documents", NEAR, turned, tmp_path)
     assert ids(kept) == first_of_clusters(turned, 0.5)
 
 
 def test_nothing_asked_for_is_nothing_done(tmp_path: Path) -> None:
-    plan = plan_documents(DeduplicationSettings(exact=False), tmp_path, [Part("a", 1), Part("b", 2)])
-    assert plan == Plan({"a": [], "b": []}, [], {"a": [], "b": []})
+    settings, parts = DeduplicationSettings(exact=False), [Part("a", 1), Part("b", 2)]
+    assert plan_documents(settings, tmp_path, parts) == Plan({"a": [], "b": []}, [])
+    assert plan_paragraphs(settings, tmp_path, parts, []) == Plan({"a": [], "b": []}, [])
+    assert drop_documents(settings, tmp_path, 0) == []
 
 
 def test_signatures_agree_as_often_as_texts_are_alike(tmp_path: Path) -> None:
@@ -198,15 +222,15 @@ def test_memory_of_digests_does_not_grow_with_their_number(tmp_path: Path) -> No
 def test_near_duplicates_differ_in_case_marks_and_numbers(tmp_path: Path) -> None:
     text = " ".join(words(50, random.Random(1)))
     corpora = {"web": [Document(f"{text} 17 naive", "1"), Document(f"{text.upper()}, 18: naïve!", "2")]}
-    assert ids(left(plan_documents, NEAR, corpora, tmp_path)) == {"web": ["1"]}
+    assert ids(left("documents", NEAR, corpora, tmp_path)) == {"web": ["1"]}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_met_twice_is_dropped_the_second_time(name: str, tmp_path: Path) -> None:
     documents = sample_documents(name, 60)
-    once = left(plan_documents, NEAR, {"a": documents}, tmp_path / "once")
+    once = left("documents", NEAR, {"a": documents}, tmp_path / "once")
     corpora = {"a": documents, "b": documents}
-    twice = left(plan_documents, NEAR, corpora, tmp_path / "twice", 3)
+    twice = left("documents", NEAR, corpora, tmp_path / "twice", 3)
     assert ids(twice) == {"a": ids(once)["a"], "b": []}
 
 
@@ -260,7 +284,7 @@ def test_paragraphs_that_stay_are_those_of_brute_force(
     host_pages: int, tasks: int, workers: int, tmp_path: Path
 ) -> None:
     settings = DeduplicationSettings(boilerplate_pages=host_pages, partitions=3)
-    kept = left(plan_paragraphs, settings, pages(), tmp_path, tasks, workers)
+    kept = left("paragraphs", settings, pages(), tmp_path, tasks, workers)
     assert kept == without_repeated(pages(), settings.paragraph_minimum_characters, host_pages)
     text = "\n".join(document.text for part in kept.values() for document in part)
     assert ("Cookies" in text, "Contact us" in text) == (not host_pages, not host_pages)
@@ -270,13 +294,14 @@ def test_paragraphs_that_stay_are_those_of_brute_force(
 
 def test_other_documents_than_were_signed_are_noticed(tmp_path: Path) -> None:
     documents = [Document("the same", str(number)) for number in range(4)]
-    plan = plan_documents(DeduplicationSettings(partitions=1), tmp_path, [Part("a", 1)])
+    settings = DeduplicationSettings(partitions=1)
+    plan = plan_documents(settings, tmp_path, [Part("a", 1)])
     for step in plan.sign["a"]:
         assert list(step.run(documents)) == documents
     for stage in plan.decide:
         list(stage.steps[0].run())
     with pytest.raises(RuntimeError, match="document 3 was to be dropped, and there is none"):
-        list(plan.drop["a"][0].run(documents[:3]))
+        list(drop_documents(settings, tmp_path, 0)[0].run(documents[:3]))
 
 
 def test_a_killed_attempt_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_number_of_tasks_changes_no_token(tmp_path: Path, alone: dict[str, b
 KILL = """
 import json, os, signal, sys
 from datatrove.executor.base import PipelineExecutor
-from framework.corpus import engine, steps, texts, tokens
+from framework.corpus import engine, reading, texts, tokens
 from framework.corpus.pipeline import prepare
 from framework.composition import from_yaml
 from framework.config import PrepareConfig
@@ -95,7 +95,7 @@ where = sys.argv[2]
 if where == "before completion":  # the files are in place, datatrove does not know yet
     PipelineExecutor.mark_rank_as_completed = lambda self, rank: rank == 2 and die()
 else:
-    output = {"reading": steps.KeepDocuments, "writing": texts.WriteShards, "encoding": tokens.EncodeTexts}[where]
+    output = {"reading": reading.KeepDocuments, "writing": texts.WriteShards, "encoding": tokens.EncodeTexts}[where]
     write = output.write
     def half(self, documents, task, directory):
         facts = write(self, documents, task, directory)
@@ -133,10 +133,10 @@ def test_a_task_is_done_again_if_its_file_has_changed_or_its_work_is_damaged(
     (tmp_path / "raw/4.jsonl.gz").write_bytes(sound[4][:-20])
     with pytest.raises(UserError, match=r"4\.jsonl\.gz: damaged beyond byte"):
         prepare(config)
-    work = Path(config.output) / "text/.many.work/kept"
+    work = Path(config.output) / "documents/.many.work/kept"
     assert sorted(path.name for path in work.glob("0*")) == ["00000", "00001", "00002", "00003"]
     assert not list(work.glob(".*"))
-    (work / "00002/documents.jsonl").write_bytes(b"{}")
+    (work / "00002/documents.jsonl.zst").write_bytes(b"{}")
     for number in (1, 4):
         (tmp_path / f"raw/{number}.jsonl.gz").write_bytes(sound[number])
     capsys.readouterr()
@@ -183,12 +183,13 @@ def test_a_bug_in_a_worker_keeps_its_traceback(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_disk_that_fills_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("framework.corpus.steps.np.save", full)
-    with pytest.raises(UserError, match=r"output: .*/text/\.many\.work/kept: No space left on device; make room"):
-        prepare(many(tmp_path, local(1)))
+    config = many(tmp_path, local(1))
+    monkeypatch.setattr("zstandard.open", full)
+    with pytest.raises(UserError, match=r"output: .*/documents/\.many\.work/kept: No space left on device; make room"):
+        prepare(config)
     assert not [path for path in tmp_path.glob("data/**/*") if path.is_file()]
 
 

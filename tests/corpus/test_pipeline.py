@@ -20,6 +20,12 @@ def contents(output: str) -> dict[str, bytes]:
     return {str(p.relative_to(output)): p.read_bytes() for p in Path(output).rglob("*") if p.is_file()}
 
 
+STAGES = [
+    *("first documents", "second documents", "duplicates", "first text", "second text"),
+    *("tokenizer", "first tokens", "second tokens"),
+]
+
+
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().err.splitlines() if not line.startswith("manifest: ")]
 
@@ -39,9 +45,7 @@ def test_a_second_run_keeps_everything(small: PrepareConfig, capsys: pytest.Capt
     shards = {path: path.stat() for path in Path(small.output).rglob("*.tar")}
     capsys.readouterr()
     prepare(small)
-    assert said(capsys) == [
-        f"{label}: sound, kept" for label in ("first text", "second text", "tokenizer", "first tokens", "second tokens")
-    ]
+    assert said(capsys) == [f"{label}: sound, kept" for label in STAGES]
     assert all(path.stat() == before for path, before in shards.items())
 
 
@@ -63,7 +67,7 @@ def test_damaged_output_is_made_again_and_nothing_else(
     reason = "missing" if damage == "remove" else "damaged"
     lines = said(capsys)
     assert f"second tokens: train-00000.tar is {reason}; made again" in lines
-    assert sum("kept" in line for line in lines) == 4
+    assert sum("kept" in line for line in lines) == len(STAGES) - 1
     assert contents(small.output) == before
 
 
@@ -85,8 +89,9 @@ def test_changed_input_is_read_again_with_all_that_follows(
     capsys.readouterr()
     prepare(small)
     lines = said(capsys)
-    assert "first text: sound, kept" in lines
-    for label in ("second text", "tokenizer", "first tokens", "second tokens"):
+    for label in ("first documents", "first text"):
+        assert f"{label}: sound, kept" in lines
+    for label in ("second documents", "duplicates", "second text", "tokenizer", "first tokens", "second tokens"):
         assert f"{label}: its inputs or settings have changed; made again" in lines
 
 
@@ -97,7 +102,7 @@ def test_weights_reach_the_manifest_without_reading_anything_again(
     small.corpora["second"].weight = 9
     capsys.readouterr()
     prepare(small)
-    assert sum("sound, kept" in line for line in said(capsys)) == 5
+    assert sum("sound, kept" in line for line in said(capsys)) == len(STAGES)
     manifest = json.loads((Path(small.output) / "tokens/manifest.json").read_text())
     assert [corpus["weight"] for corpus in manifest["corpora"].values()] == [3, 9]
 
@@ -148,29 +153,22 @@ def test_the_table_accounts_for_every_document(small: PrepareConfig, capsys: pyt
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"
-        "from pathlib import Path\n"
-        "from framework.config import CorpusConfig\n"
-        "from framework.config import ExecutorConfig\n"
-        "from framework.corpus.decontamination.settings import DecontaminationSettings\n"
-        "from framework.corpus.engine import Engine\n"
-        "from framework.corpus.report import Reporter\n"
-        "from framework.corpus.texts import TextTask, write_text_shards\n"
-        "output, work, tasks = Path(sys.argv[2]), Path(sys.argv[2]) / 'work', [TextTask([sys.argv[1]], '')]\n"
-        "with Engine(ExecutorConfig(workers=1), Reporter()) as engine:\n"
-        "    clean_of = DecontaminationSettings()\n"
-        "    write_text_shards(output, work, 'x', CorpusConfig(), clean_of, tasks, 0.01, 10**9, engine)\n"
+        "from framework.config import CorpusConfig, ExecutorConfig, PrepareConfig, TokenizerConfig\n"
+        "from framework.corpus.pipeline import prepare\n"
+        "tokenizer = TokenizerConfig(vocabulary_size=512, sample_bytes=1_000_000)\n"
+        "corpora, executor = {'x': CorpusConfig(paths=[sys.argv[1]])}, ExecutorConfig(workers=1)\n"
+        "prepare(PrepareConfig(output=sys.argv[2], corpora=corpora, tokenizer=tokenizer, executor=executor))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
 
     def peak(documents: int) -> int:  # MiB
         raw, output = tmp_path / f"{documents}.jsonl", tmp_path / str(documents)
-        output.mkdir()
-        body = "word " * 2000
+        body = " ".join(document["text"] for document in random_documents(40, seed=1))[:10_000]
         with raw.open("w") as file:
-            file.writelines(f'{{"text": "{number} {body}"}}\n' for number in range(documents))
+            file.writelines(json.dumps({"text": f"{number} {body}"}) + "\n" for number in range(documents))
         command = [sys.executable, "-c", program, str(raw), str(output)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return int(subprocess.run(command, capture_output=True, check=True, env=environment).stdout) // 1024
+        return int(subprocess.run(command, capture_output=True, check=True, env=environment).stdout.split()[-1]) // 1024
 
     assert peak(8000) - peak(800) < 24  # 80 MB of text against 8 MB; the digests take 24 bytes a document
 
@@ -185,10 +183,10 @@ def test_what_overlaps_an_evaluation_set_goes_and_is_reported(small: PrepareConf
     after = prepare(small)
     assert after.corpora["first"].dropped == before.corpora["first"].dropped | {"contaminated": texts.count(leaked)}
     assert after.corpora["second"].dropped == before.corpora["second"].dropped
-    (report,) = (Path(small.output) / "text/first/contaminated.jsonl").read_text().splitlines()
+    (report,) = (Path(small.output) / "documents/first/contaminated.jsonl").read_text().splitlines()
     assert json.loads(report)["file"].endswith("quiz.jsonl")
     assert json.loads(report)["ngram"].lower() in " ".join(leaked.lower().split())
-    assert not (Path(small.output) / "text/second/contaminated.jsonl").exists()
+    assert not (Path(small.output) / "documents/second/contaminated.jsonl").exists()
 
     (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": "nothing of the kind, in eight words or more"}) + "\n")
     again = prepare(small)  # another evaluation file, another verdict

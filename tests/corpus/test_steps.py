@@ -1,7 +1,7 @@
 """The steps of a pipeline, each by itself."""
 
-import hashlib
-from collections.abc import Iterator
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.config import CorpusConfig
-from framework.corpus.engine import task_directory
-from framework.corpus.steps import DropDuplicates, KeepDocuments, ReadDocuments, cleaning_steps, find_duplicates
-from framework.corpus.texts import deal_files
+from framework.corpus.reading import KeepDocuments, ReadDocuments, deal_files
+from framework.corpus.steps import cleaning_steps
 
 
 def document(text: str, score: float | None = None, title: str = "") -> Document:
@@ -50,37 +49,14 @@ def test_what_is_said_about_a_document_is_cleaned_too() -> None:
     assert kept.metadata["title"] == "half  a pair"
 
 
-def keep(directory: Path, tasks: list[list[str]]) -> list[Path]:
-    step = KeepDocuments(directory, [""] * len(tasks))
-    for number, texts in enumerate(tasks):
-        step(iter(document(text) for text in texts), number, len(tasks))
-    return [task_directory(directory, number) for number in range(len(tasks))]
-
-
-def by_hand(tasks: list[list[str]]) -> Iterator[list[int]]:
-    seen: set[str] = set()
-    for texts in tasks:
-        again = []
-        for number, text in enumerate(texts):
-            if text in seen:
-                again.append(number)
-            seen.add(text)
-        yield again
-
-
-@given(st.lists(st.lists(st.sampled_from("abcdefgh")), min_size=1, max_size=6))
-def test_duplicates_are_found_across_tasks_as_a_set_finds_them(
-    tmp_path_factory: pytest.TempPathFactory, tasks: list[list[str]]
-) -> None:
-    assert find_duplicates(keep(tmp_path_factory.mktemp("kept"), tasks)) == list(by_hand(tasks))
-
-
-def test_what_is_kept_is_read_again_without_its_duplicates(tmp_path: Path) -> None:
+def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     texts = ["one", "two\nlines", "\u2028 odd \u0085 lines", "one"]
-    directories = keep(tmp_path, [texts])
-    duplicates = find_duplicates(directories)
-    assert [found.text for found in DropDuplicates(duplicates)(ReadDocuments(tmp_path)())] == texts[:3]
-    assert (directories[0] / "digests.npy").read_bytes()[-64:-48] == hashlib.sha256(b"one").digest()[:16]
+    KeepDocuments(tmp_path / "kept", [""])(iter(document(text, score=2.5) for text in texts))
+    [file] = tmp_path.glob("kept/00000/*.zst")
+    file.rename(tmp_path / "00000.jsonl.zst")
+    assert list(ReadDocuments(tmp_path)()) == [document(text, score=2.5) for text in texts]
+    packed = subprocess.run(["zstd", "-dc", tmp_path / "00000.jsonl.zst"], capture_output=True, check=True).stdout
+    assert [json.loads(line)["text"] for line in packed.decode().split("\n")[:-1]] == texts
 
 
 @given(st.lists(st.integers(1, 1 << 30), min_size=1, max_size=50), st.integers(0, 60))

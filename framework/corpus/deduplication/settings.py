@@ -21,12 +21,10 @@ class DeduplicationSettings:
     boilerplate_maximum_characters: int = 500  # longer lines are no boilerplate
     partitions: int = 16  # a worker holds one part in so many of all digests: 28 bytes each, three times over
 
-    dropped_sample: int = 20  # dropped documents kept for reading, for each rule and corpus
-
     def check(self, prefix: str) -> None:
         for name in ("ngram_words", "bands", "rows", "partitions", "boilerplate_maximum_characters"):
             require(getattr(self, name) >= 1, f"{prefix}.{name}", f"is {getattr(self, name)}", "give 1 or more")
         require(self.partitions <= 1024, f"{prefix}.partitions", f"is {self.partitions}", "give 1024 at most")
-        for name in ("paragraph_minimum_characters", "boilerplate_pages", "dropped_sample"):
+        for name in ("paragraph_minimum_characters", "boilerplate_pages"):
             require(getattr(self, name) >= 0, f"{prefix}.{name}", "is negative", "give 0 or more")
         require(self.boilerplate_pages != 1, f"{prefix}.boilerplate_pages", "is 1: all text would go", "give 2 or more")
