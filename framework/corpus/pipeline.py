@@ -25,7 +25,7 @@ from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import filter_inputs
 from framework.corpus.texts import SPLITS, TextTask, deal_files, write_text_shards
-from framework.corpus.tokenizer import MODEL, train_tokenizer
+from framework.corpus.tokenizer import MODEL, RESERVED, train_tokenizer
 from framework.corpus.tokens import token_dtype, write_token_shards
 
 RECIPE = 2  # raise it when the same inputs would now give other shards: old ones are then made again
@@ -125,6 +125,7 @@ class _Run:
         inputs = {
             "recipe": RECIPE,
             "tokenizer": asdict(config.tokenizer),
+            "reserved": list(RESERVED),
             "texts": {name: stage.digest for name, stage in texts.items()},
             "libraries": {"sentencepiece": version("sentencepiece")},
         }

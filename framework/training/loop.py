@@ -88,6 +88,10 @@ def _keep_tokenizer(manifest: Manifest, run: Path) -> None:
             f"{manifest.path}: says {manifest.vocabulary_size} ids and end of text {manifest.end_of_text}, "
             f"{manifest.tokenizer} has {tokenizer.size} and {tokenizer.begin}; prepare the data again"
         )
+    if manifest.reserved and manifest.reserved != tokenizer.reserved:
+        raise UserError(
+            f"{manifest.path}: the reserved ids it lists are not those of {manifest.tokenizer}; prepare the data again"
+        )
 
 
 def _checkpoint_to_resume(
