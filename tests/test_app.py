@@ -59,7 +59,7 @@ MISTAKES = [  # entry point, command line, how the line begins, what it offers
     ),
     (pretrain, "objective=masked", "objective: there is no 'masked'", "causal_lm | fill_in_middle"),
     (pretrain, "objective.rate=0.5", "objective.rate: is 0.5, which", "objective=fill_in_middle"),
-    (pretrain, "objective.name=fill_in_middle", "objective.rate: is 0.0,", "objective=causal_lm"),
+    (pretrain, "objective.name=fill_in_middle", "objective.rate: is 0,", "objective=causal_lm"),
     (pretrain, "objective=fill_in_middle objective.spm_rate=2", "objective.spm_rate: is 2.0", "between 0 and 1"),
     (pretrain, "precision=bf16 zero=stage0", "precision.dtype: bf16 with zero.stage=0", "zero=stage1"),
     (pretrain, "precision.dtype=fp16", "precision.dtype: unknown value 'fp16'", "fp32 | bf16"),

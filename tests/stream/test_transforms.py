@@ -88,10 +88,8 @@ def test_every_document_can_be_put_together_again(width, lengths, rate, spm_rate
     assert (tokens.dtype, labels.dtype, document.dtype) == (np.int64, np.int64, np.int32)
     for before, row in zip(rows.tolist(), map(whole, tokens, labels), strict=True):
         found = [restored(piece) for piece in documents(row)]
-        arranged = sum(order is not None for _, order in found)
-        assert [token for piece, _ in found for token in piece] == before[
-            : width - 3 * arranged
-        ]  # what was pushed out is lost
+        lost = 3 * sum(order is not None for _, order in found)
+        assert [token for piece, _ in found for token in piece] == before[: width - lost]
         for piece, order in found:
             length = len(piece) - (piece[0] == END)
             assert order is None or length >= MINIMUM
