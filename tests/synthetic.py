@@ -56,6 +56,7 @@ def make_data(
             "sha256": hashlib.sha256(tokenizer).hexdigest(),
             "vocabulary_size": VOCABULARY,
             "end_of_text": END_OF_TEXT,
+            "reserved": small_tokenizer.RESERVED,
         },
         "dtype": "uint16",
         "corpora": corpora,
@@ -66,7 +67,8 @@ def make_data(
 
 def _document(random: np.random.Generator, longest: int) -> np.ndarray:
     """Ids that are likelier the lower they are, so that there is something to learn."""
-    body = (random.beta(1, 4, random.integers(1, longest)) * (VOCABULARY - 2)).astype(np.uint16) + 2
+    first = len(small_tokenizer.RESERVED)  # text never becomes a lower one
+    body = (random.beta(1, 4, random.integers(1, longest)) * (VOCABULARY - first)).astype(np.uint16) + first
     return np.concatenate([[END_OF_TEXT], body]).astype(np.uint16)
 
 

@@ -34,8 +34,35 @@ class DataConfig:
     weights: dict[str, float] = field(default_factory=dict)  # share of tokens by corpus; empty: as prepared
     lanes: int = 64  # token streams the order is dealt to; part of the order, so constant over a run
     seed: int = 0  # of the order
-    allow_change: bool = False  # of weights, lanes, lengths or corpora in a resumed run: go on in a new order
+    allow_change: bool = False  # of weights, lanes, lengths, corpora or objective of a resumed run: a new order
     remote: RemoteConfig = field(default_factory=RemoteConfig)
+
+
+@dataclass
+class ObjectiveConfig:
+    """What training rows ask for; held-out rows are always read left to right, so that bits per byte compare."""
+
+    name: str = "causal_lm"  # causal_lm | fill_in_middle
+    rate: float = 0.0  # fill_in_middle: probability of a document to be rearranged
+    spm_rate: float = 0.0  # fill_in_middle: probability of one of these to have its suffix first
+
+    def check(self) -> None:
+        require_choice("objective.name", self.name, ("causal_lm", "fill_in_middle"))
+        for name in ("rate", "spm_rate"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"objective.{name}", f"is {value}", "it must lie between 0 and 1")
+            require(
+                self.name == "fill_in_middle" or value == 0,
+                f"objective.{name}",
+                f"is {value}, which objective.name={self.name} does not use",
+                "choose objective=fill_in_middle",
+            )
+        require(
+            self.name != "fill_in_middle" or self.rate > 0,
+            "objective.rate",
+            "is 0, so that no document would be rearranged",
+            "raise it, or choose objective=causal_lm",
+        )
 
 
 @dataclass
@@ -214,6 +241,7 @@ class PretrainConfig:
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -228,7 +256,7 @@ class PretrainConfig:
     def check(self, world_size: int = 1) -> None:
         require_positive("data.lanes", self.data.lanes)
         self.data.remote.check()
-        parts = (self.run, self.model, self.optimizer, self.schedule, self.zero, self.precision)
+        parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
         for part in (*parts, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()
         self.batch.check(self.data.lanes, world_size)

@@ -5,7 +5,9 @@ it does not list does not exist. Its fields:
 
     schema_version   1
     tokenizer        path (relative to the manifest), sha256 of that file, vocabulary_size,
-                     end_of_text (the id that opens every document)
+                     end_of_text (the id that opens every document),
+                     reserved (the id of each piece that no text becomes, "<|mask|>" and so on, by its name;
+                     not in manifests of before there was infilling)
     dtype            of the tokens: "uint16" or "uint32", little-endian
     corpora          by name:
         weight           share of the training tokens, as configured; not normalised
@@ -98,6 +100,7 @@ class Tokenizer:
     sha256: str
     vocabulary_size: int
     end_of_text: int
+    reserved: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import MinimumCharacters, filter_inputs
 from framework.corpus.texts import SPLITS, write_text_shards
-from framework.corpus.tokenizer import MODEL, train_tokenizer
+from framework.corpus.tokenizer import MODEL, RESERVED, train_tokenizer
 from framework.corpus.tokens import token_dtype, write_token_shards
 
 _DESCRIBED = ("source", "licence", "language", "minimum_characters", "deduplicate_paragraphs")  # in or about a shard
@@ -192,6 +192,7 @@ class _Run:
         inputs = {
             "recipe": RECIPE,
             "tokenizer": asdict(config.tokenizer),
+            "reserved": list(RESERVED),
             "texts": {name: stage.digest for name, stage in texts.items()},
             "libraries": {"sentencepiece": version("sentencepiece")},
         }

@@ -15,6 +15,9 @@ MODEL = "tokenizer.model"
 END_OF_TEXT = "<|endoftext|>"  # opens every document and so closes the one before
 PAD = "<|pad|>"
 CHAT = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+INFILLING = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")  # Bavarian et al. 2022, arXiv:2207.14255
+MASK = "<|mask|>"  # Devlin et al. 2018, arXiv:1810.04805
+RESERVED = ("<unk>", END_OF_TEXT, PAD, *CHAT, *INFILLING, MASK)  # in the order of their ids, from 0 on
 
 _LONGEST_SENTENCE = 4096  # bytes; SentencePiece leaves longer ones out
 
@@ -24,7 +27,8 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path]
 
     The reserved pieces are control symbols: text never encodes to them, not even text that spells
     them out. Ids: 0 unknown (never arises, for every byte is a piece), 1 `<|endoftext|>`, 2 `<|pad|>`,
-    3 to 6 the chat symbols, then newline, the 256 bytes, and the learned pieces.
+    3 to 6 the chat symbols, 7 to 9 those of filling in the middle, 10 `<|mask|>`, then newline, the 256 bytes, and
+    the learned pieces.
 
     Args:
         directory: where the model goes.
@@ -33,7 +37,7 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path]
         total_bytes: of text in them.
 
     Returns:
-        `vocabulary_size` and `end_of_text` (an id).
+        `vocabulary_size`, `end_of_text` (an id) and `reserved` (the id of each piece that text never becomes).
 
     Raises:
         UserError: the text does not support a vocabulary of this size.
@@ -54,7 +58,7 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path]
             split_digits=True,
             allow_whitespace_only_pieces=True,
             user_defined_symbols=["\n"],
-            control_symbols=list(CHAT),
+            control_symbols=[*CHAT, *INFILLING, MASK],
             unk_id=0,
             bos_id=-1,
             eos_id=1,
@@ -72,7 +76,11 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path]
         ) from error
     (directory / MODEL).write_bytes(model.getvalue())
     processor = load_tokenizer(directory)
-    return {"vocabulary_size": processor.vocab_size(), "end_of_text": processor.eos_id()}
+    return {
+        "vocabulary_size": processor.vocab_size(),
+        "end_of_text": processor.eos_id(),
+        "reserved": {piece: processor.piece_to_id(piece) for piece in RESERVED},
+    }
 
 
 def load_tokenizer(directory: Path) -> Any:

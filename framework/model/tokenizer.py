@@ -57,6 +57,11 @@ class SentencePieceTokenizer(Tokenizer):
         own_end = end_of_text if end_of_text is not None else eos
         self.end = _end_ids(directory) | ({own_end} if own_end >= 0 else set())
 
+    @property
+    def reserved(self) -> dict[str, int]:
+        """The id of each piece that no text becomes: control symbols and the unknown."""
+        return {self._processor.id_to_piece(token): token for token in range(self.size) if self._is_reserved(token)}
+
     def control(self, symbol: str) -> int | None:
         """Id of a control symbol, or None where the model has none of that name."""
         token = self._processor.piece_to_id(symbol)
@@ -68,9 +73,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     def piece(self, token: int) -> bytes:
         """See `Tokenizer.piece`."""
-        if token >= self.size or self._processor.is_control(token) or self._processor.is_unknown(token):
+        if token >= self.size or self._is_reserved(token):
             return b""
         return _sentencepiece_bytes(self._processor.id_to_piece(token))
+
+    def _is_reserved(self, token: int) -> bool:
+        return self._processor.is_control(token) or self._processor.is_unknown(token)
 
 
 class JsonTokenizer(Tokenizer):

@@ -11,7 +11,9 @@ from framework.errors import UserError
 from framework.model.tokenizer import END_OF_TEXT, SentencePieceTokenizer, Tokenizer, load_tokenizer, read_json
 
 PADDING = "<|pad|>"
-RESERVED = (END_OF_TEXT, PADDING, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+MASK = "<|mask|>"
+FIRST_RESERVED = (END_OF_TEXT, PADDING, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")  # of every tokenizer
+RESERVED = (*FIRST_RESERVED, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", MASK)  # the rest came later
 _COPIED = (
     "tokenizer.model",
     "tokenizer.json",
@@ -47,9 +49,9 @@ def write_tokenizer_files(source: Path, directory: Path) -> dict[str, Any]:
 
 
 def open_own(model_file: Path, directory: Path) -> SentencePieceTokenizer:
-    """A SentencePiece model of Loam's, which has every reserved symbol; raises UserError where one lacks."""
+    """A SentencePiece model of Loam's, which has the first reserved symbols; raises UserError where one lacks."""
     tokenizer = SentencePieceTokenizer(model_file, directory)
-    missing = [symbol for symbol in RESERVED if tokenizer.control(symbol) is None]
+    missing = [symbol for symbol in FIRST_RESERVED if tokenizer.control(symbol) is None]
     if missing:
         raise UserError(
             f"{model_file}: lacks the control symbol {missing[0]} and so is none of Loam's; "
@@ -64,6 +66,7 @@ def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceToke
     """
     tokenizer = open_own(model_file, directory)
     shutil.copyfile(model_file, directory / "tokenizer.model")
+    symbols = [symbol for symbol in RESERVED if tokenizer.control(symbol) is not None]
     settings = {
         "tokenizer_class": "LlamaTokenizer",
         "legacy": False,
@@ -75,7 +78,8 @@ def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceToke
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
         "pad_token": PADDING,
-        "additional_special_tokens": [symbol for symbol in RESERVED if symbol not in (END_OF_TEXT, PADDING)],
+        **({"mask_token": MASK} if MASK in symbols else {}),
+        "additional_special_tokens": [symbol for symbol in symbols if symbol not in (END_OF_TEXT, PADDING, MASK)],
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     if importlib.util.find_spec("transformers"):

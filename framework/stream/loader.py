@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ class Batch:
 
     Attributes:
         tokens: int64 [B, T].
-        labels: int64 [B, T], the token that follows; `NO_LOSS` where there is none.
+        labels: int64 [B, T], what each position is to predict, as a rule the token that follows; `NO_LOSS` where it
+            is to predict nothing.
         document: int32 [B, T], number of the document within the row; attention never crosses it.
         corpora: the corpus of each row, length B.
     """
@@ -64,6 +66,26 @@ class Order:
 FIRST_ORDER = Order(0, 0)
 
 
+class Objective(Protocol):
+    """What a model is to predict in training rows."""
+
+    def __call__(
+        self, rows: NDArray[np.int64], document: NDArray[np.int32], sequences: range
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+        """Tokens, labels and document numbers, each [B, T], of rows as packed, with their global numbers.
+
+        `rows` is int64 [B, T + 1], `document` int32 [B, T], as in `Batch`. A row of the answer may depend on that
+        row and its number alone.
+        """
+
+
+def causal_lm(
+    rows: NDArray[np.int64], document: NDArray[np.int32], sequences: range
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Each token is to predict the one that follows; see `Objective`."""
+    return rows[:, :-1], rows[:, 1:], document
+
+
 class TrainingRows:
     """The training sequences of a run, by their global number.
 
@@ -74,6 +96,7 @@ class TrainingRows:
         lanes, seed: of the order.
         shards: where blocks are read from.
         order: which order is in force.
+        objective: what is made of the rows.
 
     Raises:
         UserError: a weight names no corpus, or a corpus has nothing to train on.
@@ -88,6 +111,7 @@ class TrainingRows:
         seed: int,
         shards: Shards,
         order: Order = FIRST_ORDER,
+        objective: Objective = causal_lm,
     ) -> None:
         unknown = sorted(set(weights) - set(manifest.corpora))
         if unknown:
@@ -100,6 +124,7 @@ class TrainingRows:
         self.lanes = lanes
         self.order = order
         self._shards = shards
+        self._objective = objective
         self._stored = np.uint16 if manifest.vocabulary_size <= 1 << 16 else np.uint32  # holds any id
         self._rows: dict[str, LaneRows] = {}
         self._starts: dict[int, dict[str, int]] = {}  # by lane and corpus: where its next row begins
@@ -124,7 +149,7 @@ class TrainingRows:
             starts[name] += length
             corpora.append(name)
         whole = rows.astype(np.int64)  # at once: cheaper than document by document
-        return Batch(whole[:, :-1], whole[:, 1:], document, corpora)
+        return Batch(*self._objective(whole, document, sequences), corpora)
 
     def prefetch(self, sequences: range) -> None:
         """Start reading what these sequences need, where reading takes time."""

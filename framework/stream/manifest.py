@@ -70,6 +70,7 @@ class Manifest:
     tokenizer_sha256: str
     vocabulary_size: int
     end_of_text: int
+    reserved: dict[str, int]  # the id of each piece that no text becomes; empty in a manifest made before there was any
     corpora: dict[str, Corpus]
 
 
@@ -151,6 +152,7 @@ def _manifest(path: str, digest: str, raw: dict[str, Any]) -> Manifest:
         tokenizer_sha256=tokenizer["sha256"],
         vocabulary_size=tokenizer["vocabulary_size"],
         end_of_text=tokenizer["end_of_text"],
+        reserved={piece: int(token) for piece, token in tokenizer.get("reserved", {}).items()},
         corpora={name: _corpus(path, name, corpus) for name, corpus in raw["corpora"].items()},
     )
 

@@ -9,31 +9,21 @@ The position of a run in its data is therefore one integer, and neither the numb
 anything that happened before enters.
 """
 
-import hashlib
-
 import numpy as np
 from numpy.typing import NDArray
 
-Int64Array = NDArray[np.int64]
+from framework.stream.draws import GOLDEN, key_state, splitmix64
 
-GOLDEN = 0x9E3779B97F4A7C15
+Int64Array = NDArray[np.int64]
 
 
 def permutation(length: int, *key: object) -> Int64Array:
     """A permutation of `range(length)` that depends on `key` alone.
 
-    Indices are sorted by splitmix64 of their number (Steele, Lea, Flood, "Fast splittable
-    pseudorandom number generators", OOPSLA 2014). Written out here because NumPy does not promise
-    that its generators give the same stream in every version (NEP 19).
+    Indices are sorted by the number that each draws.
     """
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    state = np.uint64(int.from_bytes(digest, "little"))
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
-        x = state + np.arange(1, length + 1, dtype=np.uint64) * np.uint64(GOLDEN)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
-    return np.argsort(x, kind="stable").astype(np.int64)
+    drawn = splitmix64(key_state(*key) + np.arange(1, length + 1, dtype=np.uint64) * GOLDEN)
+    return np.argsort(drawn, kind="stable").astype(np.int64)
 
 
 class BlockOrder:

@@ -1,17 +1,17 @@
-"""What makes a resumed run the same run: the model, the seed, and everything that the order of the data depends on."""
+"""What makes a resumed run the same run: the model, the seed, and everything that its batches depend on."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from framework.config import PretrainConfig
+from framework.config import ObjectiveConfig, PretrainConfig
 from framework.errors import UserError
 from framework.stream.loader import Order, effective_weights
 from framework.stream.manifest import Manifest
 
 Identity = dict[str, Any]
-OF_THE_ORDER = ("data", "corpora")  # parts that data.allow_change lets go on as a new order
+OF_THE_ORDER = ("data", "corpora", "objective")  # parts that data.allow_change lets go on as a new order
 NOT_OF_THE_ORDER = ("path", "remote", "allow_change")  # fields of `data` that the order does not depend on
 
 
@@ -25,6 +25,7 @@ def identity(config: PretrainConfig, manifest: Manifest) -> Identity:
         "run": {"seed": config.run.seed},
         "tokenizer": {"sha256": manifest.tokenizer_sha256},
         "data": data,
+        "objective": asdict(config.objective),
         "corpora": {name: corpus.digest for name, corpus in manifest.corpora.items() if data["weights"].get(name)},
     }
 
@@ -83,6 +84,7 @@ def _plain(value: Any) -> Any:
 
 def _differences(saved: Identity, now: Identity) -> Iterator[tuple[str, str, Any, Any]]:
     """(part, field, was, is) of every field that differs."""
+    saved = {"objective": asdict(ObjectiveConfig()), **saved}  # of a checkpoint from before there was a choice
     for part, value in now.items():
         was_in = saved.get(part, {})
         for field in {**was_in, **value}:

@@ -18,6 +18,7 @@ from framework.model.transformer import Transformer, initialize
 from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows, share_of
 from framework.stream.manifest import Manifest, copy_tokenizer, read_manifest
+from framework.stream.objective import open_objective
 from framework.stream.shards import open_shards
 from framework.training import checkpoint as checkpoints
 from framework.training import state as engine_state
@@ -43,6 +44,7 @@ def train(config: PretrainConfig) -> None:
     run = Path(config.run.directory) / config.run.name
     manifest = read_manifest(config.data.path)
     together(lambda: _settle_model(config, manifest))
+    objective = together(lambda: open_objective(config.objective, manifest, config.data.seed))
     shards = together(lambda: open_shards(config.data.path, config.data.remote))
     found, history = _checkpoint_to_resume(run, config, manifest)
     if found is not None and found.state["step"] >= config.schedule.steps and handed_over(run):
@@ -55,10 +57,9 @@ def train(config: PretrainConfig) -> None:
         )
     together(lambda: _keep_tokenizer(manifest, run))
     lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
+    data, order = config.data, current(history)
     rows = together(
-        lambda: TrainingRows(
-            manifest, config.data.weights, lengths, config.data.lanes, config.data.seed, shards, current(history)
-        )
+        lambda: TrainingRows(manifest, data.weights, lengths, data.lanes, data.seed, shards, order, objective)
     )
     if distributed.rank() == 0:  # not before: a start that is refused must not replace what the run was made with
         (run / "config.yaml").write_text(composition.to_yaml(config))
@@ -87,6 +88,10 @@ def _keep_tokenizer(manifest: Manifest, run: Path) -> None:
         raise UserError(
             f"{manifest.path}: says {manifest.vocabulary_size} ids and end of text {manifest.end_of_text}, "
             f"{manifest.tokenizer} has {tokenizer.size} and {tokenizer.begin}; prepare the data again"
+        )
+    if manifest.reserved and manifest.reserved != tokenizer.reserved:
+        raise UserError(
+            f"{manifest.path}: the reserved ids it lists are not those of {manifest.tokenizer}; prepare the data again"
         )
 
 

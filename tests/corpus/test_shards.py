@@ -32,7 +32,7 @@ def test_manifest_has_exactly_the_fields_of_the_schema(manifest: dict[str, Any])
     assert set(manifest) == {"schema_version", "tokenizer", "dtype", "corpora"}
     assert manifest["schema_version"] == 1
     assert manifest["dtype"] == "uint16"
-    assert set(manifest["tokenizer"]) == {"path", "sha256", "vocabulary_size", "end_of_text"}
+    assert set(manifest["tokenizer"]) == {"path", "sha256", "vocabulary_size", "end_of_text", "reserved"}
     assert set(manifest["corpora"]) == set(CORPORA)
     about = {"weight", "source", "licence", "documents_in", "documents_kept", "dropped", "train", "validation"}
     split = {"documents", "tokens", "bytes", "shards"}

@@ -1,4 +1,5 @@
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,22 @@ def test_odd_texts_survive_the_round_trip_without_reserved_ids(tokenizer: Any, t
     assert not any(tokenizer.is_control(i) or tokenizer.is_unknown(i) for i in ids)
 
 
-def test_the_reserved_ids(tokenizer: Any) -> None:
-    pieces = ["<unk>", "<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "\n"]
-    assert [tokenizer.id_to_piece(i) for i in range(8)] == pieces
-    assert all(tokenizer.is_control(i) for i in range(1, 7))
-    assert [tokenizer.is_byte(i) for i in range(8, 265)] == [True] * 256 + [False]
+def test_the_reserved_ids(samples: Prepared, tokenizer: Any) -> None:
+    pieces = ["<unk>", "<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    pieces += ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|mask|>"]
+    assert [tokenizer.id_to_piece(i) for i in range(12)] == [*pieces, "\n"]
+    manifest = json.loads((samples.output / "tokens" / "manifest.json").read_text())
+    assert manifest["tokenizer"]["reserved"] == {piece: i for i, piece in enumerate(pieces)}
+    assert all(tokenizer.is_control(i) for i in range(1, 11))
+    assert [tokenizer.is_byte(i) for i in range(12, 269)] == [True] * 256 + [False]
     assert (tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.bos_id()) == (1, 2, -1)
     assert tokenizer.vocab_size() == 4096
 
 
 def test_newlines_and_digits_stand_alone(tokenizer: Any) -> None:
-    assert tokenizer.encode("\n\n\n") == [7, 7, 7]
+    assert tokenizer.encode("\n\n\n") == [11, 11, 11]
     assert len(tokenizer.encode("31415")) == 5
-    learned = [tokenizer.id_to_piece(i) for i in range(264, 4096)]
+    learned = [tokenizer.id_to_piece(i) for i in range(268, 4096)]
     assert not [piece for piece in learned if len(piece.strip("▁")) > 1 and any(c.isdigit() for c in piece)]
     assert "▁▁▁▁" in learned  # runs of spaces are learned: program text indents
 

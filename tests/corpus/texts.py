@@ -18,6 +18,7 @@ ODD_TEXTS = [
     "emoji 👩\u200d👩\u200d👧 🏳️\u200d🌈 \U0001d518\U0001d52b",
     "1234567890 3.14159 0x1F",
     "<|endoftext|><|pad|> <|user|>hi<|end|>",
+    "<|fim_prefix|>a<|fim_suffix|>c<|fim_middle|>b <|mask|>",
     "<0x0A> <unk> <s> </s>",
     "non\u00a0breaking\u2003space\u3000ideographic",
     "a" * 5000,

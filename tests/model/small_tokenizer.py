@@ -9,8 +9,14 @@ WORDS = ["river", "stone", "the", "of", "grows", "tree", "Über", "naïve", "日
 WORDS += ["12", "1999", "running", "jumped", "a", "is"]
 
 
+CHAT = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+INFILLING = ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|mask|>"]
+RESERVED = {piece: i for i, piece in enumerate(["<unk>", "<|endoftext|>", "<|pad|>", *CHAT, *INFILLING])}
+
+
 @cache
-def model_bytes() -> bytes:
+def model_bytes(infilling: tuple[str, ...] = tuple(INFILLING)) -> bytes:
+    """Without `infilling`: a tokenizer of before there was any."""
     import sentencepiece
 
     generator = random.Random(0)
@@ -27,7 +33,7 @@ def model_bytes() -> bytes:
         split_digits=True,
         allow_whitespace_only_pieces=True,
         user_defined_symbols=["\n"],
-        control_symbols=["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+        control_symbols=[*CHAT, *infilling],
         unk_id=0,
         bos_id=-1,
         eos_id=1,
@@ -40,10 +46,10 @@ def model_bytes() -> bytes:
     return model.getvalue()
 
 
-def write(directory: Path) -> Path:
+def write(directory: Path, infilling: tuple[str, ...] = tuple(INFILLING)) -> Path:
     """Write `tokenizer.model` into a directory and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "tokenizer.model").write_bytes(model_bytes())
+    (directory / "tokenizer.model").write_bytes(model_bytes(infilling))
     return directory / "tokenizer.model"
 
 

@@ -36,7 +36,9 @@ def test_transformers_gives_the_ids_and_the_text_of_sentencepiece(directory, pro
         ids = processor.encode(text)
         assert theirs.encode(text) == ids
         assert theirs.decode(ids) == text
-    assert theirs.convert_tokens_to_ids(list(RESERVED)) == processor.piece_to_id(list(RESERVED)) == [1, 2, 3, 4, 5, 6]
+    assert theirs.convert_tokens_to_ids(list(RESERVED)) == list(range(1, 11))
+    assert processor.piece_to_id(list(RESERVED)) == list(range(1, 11))
+    assert (theirs.mask_token, theirs.mask_token_id) == ("<|mask|>", 10)
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (1, 1, 2)
     assert set(RESERVED) <= set(theirs.all_special_tokens)
 
@@ -50,14 +52,27 @@ def test_ours_reads_both_files_alike(directory, processor):
             ids = ours.encode(text)
             assert ids == processor.encode(text)
             assert ours.decode(ids) == text
-            assert ours.decode([1, *ids, 6, 2]) == text
+            assert ours.decode([1, *ids, 10, 6, 2]) == text
 
 
 def test_spelled_out_control_symbols_are_text(directory):
     ours = load_tokenizer(directory)
-    text = "<|endoftext|> and <|user|>"
-    assert not set(ours.encode(text)) & set(range(1, 7))
+    text = "".join(RESERVED) + " and <|user|>"
+    assert not set(ours.encode(text)) & set(ours.reserved.values())
     assert ours.decode(ours.encode(text)) == text
+
+
+def test_a_tokenizer_of_before_there_was_infilling_is_written_as_it_is(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    source = small_tokenizer.write(tmp_path / "source", infilling=())
+    (tmp_path / "model").mkdir()
+    assert write_tokenizer_files(source, tmp_path / "model")["pad_token_id"] == 2
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert (len(theirs), theirs.mask_token) == (360, None)
+    assert theirs.convert_tokens_to_ids(theirs.all_special_tokens) == [1, 0, 2, 3, 4, 5, 6]
+    ours = load_tokenizer(tmp_path / "model")
+    assert list(ours.reserved.values()) == list(range(7))
+    assert all(theirs.encode(text) == ours.encode(text) for text in small_tokenizer.texts(50))
 
 
 def byte_level(directory, add_prefix_space=False):

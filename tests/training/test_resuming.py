@@ -10,8 +10,10 @@ import time
 import pytest
 
 from framework.composition import from_yaml
-from framework.config import PretrainConfig
+from framework.config import ObjectiveConfig, PretrainConfig
 from framework.errors import UserError
+from framework.stream.manifest import read_manifest
+from framework.training.identity import identity, orders
 from framework.training.loop import train
 from tests.launch import SMALL, pretrain, records, run, start_ranks
 from tests.synthetic import make_data
@@ -118,6 +120,16 @@ def test_a_run_is_not_taken_up_with_another_seed_or_other_data(undisturbed, tmp_
     config.data.path = str(make_data(tmp_path, {"web": 300, "books": 60}, {"web": 60, "books": 16}, seed=1))
     with pytest.raises(UserError, match=r"corpora\.web: is [0-9a-f]{64}, .* data\.allow_change=true"):
         train(config)
+
+
+def test_a_checkpoint_of_before_there_were_objectives_is_one_of_causal_lm(undisturbed, data):
+    config, manifest = config_of(undisturbed), read_manifest(data)
+    now = identity(config, manifest)
+    saved = [{"began_at": 0, "identity": {part: value for part, value in now.items() if part != "objective"}}]
+    assert orders(saved, now, undisturbed, 640, False) == (saved, [])
+    config.objective = ObjectiveConfig("fill_in_middle", 0.5, 0.5)
+    with pytest.raises(UserError, match=r"objective\.name: is fill_in_middle, .* has causal_lm; .*allow_change=true$"):
+        orders(saved, identity(config, manifest), undisturbed, 640, False)
 
 
 def test_the_same_data_may_lie_elsewhere(undisturbed, data, tmp_path):
