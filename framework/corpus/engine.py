@@ -29,8 +29,8 @@ from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
 from framework.config import ExecutorConfig
+from framework.corpus.console import Reporter
 from framework.corpus.executors import FAILURES, LOG, available_cores, cluster, launch, workers_on_this_machine
-from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, fill, output_error, partial_directory, read_stage, unsound
 from framework.errors import UserError
 

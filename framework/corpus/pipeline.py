@@ -15,13 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from framework.config import CorpusConfig, PrepareConfig
+from framework.corpus.console import Reporter
 from framework.corpus.decontamination.settings import DecontaminationSettings
 from framework.corpus.digests import file_digest, json_digest
 from framework.corpus.engine import Engine, remove_unless_resumable
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import library_versions
 from framework.corpus.readers.places import base_name, find_files
-from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import filter_inputs
 from framework.corpus.texts import SPLITS, TextTask, deal_files, write_text_shards

@@ -16,9 +16,9 @@ from datatrove.data import Document
 
 from framework.composition import from_yaml, to_yaml
 from framework.config import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
+from framework.corpus.console import Reporter
 from framework.corpus.engine import Engine, Output
 from framework.corpus.pipeline import prepare
-from framework.corpus.report import Reporter
 from framework.errors import UserError
 from tests.corpus.conftest import ROOT
 from tests.corpus.texts import random_documents, write_jsonl

@@ -153,7 +153,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         "from framework.config import ExecutorConfig\n"
         "from framework.corpus.decontamination.settings import DecontaminationSettings\n"
         "from framework.corpus.engine import Engine\n"
-        "from framework.corpus.report import Reporter\n"
+        "from framework.corpus.console import Reporter\n"
         "from framework.corpus.texts import TextTask, write_text_shards\n"
         "output, work, tasks = Path(sys.argv[2]), Path(sys.argv[2]) / 'work', [TextTask([sys.argv[1]], '')]\n"
         "with Engine(ExecutorConfig(workers=1), Reporter()) as engine:\n"
