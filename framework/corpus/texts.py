@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from framework.corpus.digests import json_digest
 from framework.corpus.engine import Engine, Outcome, Output, task_directory
 from framework.corpus.filters.sample import merge_samples
 from framework.corpus.readers.records import Fields
+from framework.corpus.report.observe import ObserveDocuments
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
 from framework.corpus.stages import Facts, unsound
 from framework.corpus.steps import (
@@ -36,7 +37,8 @@ from framework.corpus.steps import (
 from framework.errors import UserError
 
 SPLITS = ("train", "validation")
-DROPPED, CONTAMINATED = "dropped.jsonl", "contaminated.jsonl"
+DROPPED, KEPT, CONTAMINATED = "dropped.jsonl", "kept.jsonl", "contaminated.jsonl"
+KEPT_SAMPLE = 10  # documents of `kept.jsonl`
 _TASK_BYTES = 64 << 20  # of raw files in one task, where no number of tasks is asked for
 
 
@@ -137,8 +139,8 @@ def write_text_shards(
 ) -> Facts:
     """Read, clean and split the documents of a corpus into `SPLIT-TASK-*.tar`.
 
-    `dropped.jsonl` beside them holds some of what each rule of the filters dropped, `contaminated.jsonl` which
-    documents shared what with which evaluation file.
+    `dropped.jsonl` beside them holds some of what each rule of the filters dropped, `kept.jsonl` some of what was
+    kept, `contaminated.jsonl` which documents shared what with which evaluation file.
 
     Args:
         directory: where the shards go.
@@ -152,7 +154,8 @@ def write_text_shards(
         engine: runs the pipelines.
 
     Returns:
-        `documents_in`, `dropped` (documents by rule), `steps` (what each step counted), and per split
+        `documents_in`, `dropped` (documents by rule), `steps` (what each step counted), `read` and `kept`
+        (`DocumentStatistics` of the texts as the reader gave them, and as they are in the shards), and per split
         `documents` and `bytes` of text; the validation split also has `gzip_bytes` and `xz_bytes`.
 
     Raises:
@@ -164,7 +167,8 @@ def write_text_shards(
     cleaning = [*cleaning_steps(corpus, work / "dropped"), *decontamination_steps(decontamination, str(contaminated))]
     fields = Fields(corpus.text_field, corpus.score_field)
     read = ReadFiles(corpus.reader, [task.files for task in tasks], fields)
-    kept = engine.run(f"{name} reading", [read, *cleaning, keep])
+    as_read = ObserveDocuments(work / "observed" / "read")
+    kept = engine.run(f"{name} reading", [read, as_read, *cleaning, keep])
     duplicates = find_duplicates([task.directory for task in kept.tasks])
     digests = [
         json_digest([task.digest, dropped, validation_fraction, bytes_per_shard])
@@ -173,16 +177,21 @@ def write_text_shards(
     drop = DropDuplicates(duplicates)
     passed = [step.name for step in (*cleaning, drop)]
     write = WriteShards(work / "shards", digests, corpus, validation_fraction, bytes_per_shard, passed)
-    written = engine.run(f"{name} writing", [ReadDocuments(keep.directory), drop, write])
+    as_kept = ObserveDocuments(work / "observed" / "kept", KEPT_SAMPLE)
+    written = engine.run(f"{name} writing", [ReadDocuments(keep.directory), drop, as_kept, write])
     facts = _facts(kept, written)
     _require_documents(name, facts)
     for number, task in enumerate(written.tasks):
         for path in sorted(task.directory.glob("*.tar")):
             split, part = path.stem.split("-")
             path.rename(directory / f"{split}-{number:05d}-{part}.tar")
-    _write_samples(directory, merge_samples(work / "dropped", corpus.filters.dropped_sample))
+    dropped = merge_samples(work / "dropped", corpus.filters.dropped_sample)
+    _write_samples(directory / DROPPED, [record for records in dropped.values() for record in records])
     _write_contaminated(directory, [contaminated / f"{number:05d}.jsonl" for number in range(len(tasks))])
     facts["validation"] |= _baselines(directory)
+    (seen, _), (left, sample) = as_read.gathered(len(tasks)), as_kept.gathered(len(tasks))
+    _write_samples(directory / KEPT, sample)
+    facts |= {"read": seen.as_json(), "kept": left.as_json()}
     return facts
 
 
@@ -194,11 +203,10 @@ def _forget_samples(dropped: Path, keep: KeepDocuments) -> None:
             path.unlink()
 
 
-def _write_samples(directory: Path, samples: dict[str, list[dict[str, Any]]]) -> None:
-    """`dropped.jsonl`: some of what each rule of a filter dropped, for people to read."""
-    if samples:
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for records in samples.values() for record in records]
-        (directory / DROPPED).write_text("".join(lines), encoding="utf-8")
+def _write_samples(path: Path, records: list[dict[str, Any]]) -> None:
+    """A file of JSON lines, for people to read: some of what each rule of a filter dropped, or of what was kept."""
+    if records:
+        path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
 
 
 def _write_contaminated(directory: Path, reports: list[Path]) -> None:
@@ -220,7 +228,7 @@ def _facts(kept: Outcome, written: Outcome) -> Facts:
     return facts | {
         "documents_in": steps[0].documents,
         "dropped": dict(sorted(dropped.items())),
-        "steps": [{"step": step.step, "documents": step.documents, "dropped": step.dropped} for step in steps],
+        "steps": [asdict(step) for step in steps],
     }
 
 
