@@ -2,6 +2,7 @@
 
 raw files --texts--> output/text/NAME/ --tokenizer--> output/tokenizer/ --tokens--> output/tokens/NAME/
                                                                                     output/tokens/manifest.json
+                                                                                    output/report.html, report.json
 
 Texts and tokens are made by pipelines of tasks (`engine`), which keep what they made in `.NAME.work` beside
 the stage until it is done.
@@ -22,6 +23,8 @@ from framework.corpus.engine import Engine, remove_unless_resumable
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import library_versions
 from framework.corpus.readers.places import base_name, find_files
+from framework.corpus.report.content import report_of
+from framework.corpus.report.page import REPORTS, write_report
 from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import filter_inputs
 from framework.corpus.texts import SPLITS, TextTask, deal_files, write_text_shards
@@ -51,6 +54,7 @@ def prepare(config: PrepareConfig) -> Manifest:
             tokens = {name: run.tokens(name, stage, tokenizer) for name, stage in texts.items()}
         manifest = _manifest(config, texts, tokenizer, tokens)
         manifest.write(_manifest_path(config))
+        page = write_report(Path(config.output), report_of(config, RECIPE, manifest, texts))
     except OSError as error:
         told = output_error(error, Path(config.output))
         if told is None:
@@ -58,11 +62,19 @@ def prepare(config: PrepareConfig) -> Manifest:
         raise told from error
     reporter.show(manifest)
     reporter.say(f"manifest: {_manifest_path(config)}, digest {manifest.digest[:16]}")
+    reporter.say(f"report: {page}, and as JSON beside it")
     return manifest
 
 
 def _manifest_path(config: PrepareConfig) -> Path:
     return Path(config.output) / "tokens" / "manifest.json"
+
+
+def _retract(config: PrepareConfig) -> None:
+    """Remove what describes the whole before a part of it is replaced."""
+    _manifest_path(config).unlink(missing_ok=True)
+    for name in REPORTS:
+        (Path(config.output) / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -112,6 +124,8 @@ class _Run:
             facts = write_text_shards(
                 directory, work, name, corpus, config.decontamination, tasks, fraction, size, self._engine
             )
+            facts |= {"libraries": common["libraries"], "raw_files": len(files)}
+            facts["raw_bytes"] = sum(file.bytes for file in files)
             kept = sum(facts[split]["documents"] for split in SPLITS)
             reporter.say(f"{name} text: kept {kept:,} of {facts['documents_in']:,} documents")
             return facts
@@ -130,7 +144,7 @@ class _Run:
         }
 
         def build(directory: Path) -> Facts:
-            _manifest_path(config).unlink(missing_ok=True)  # it describes tokens of the old tokenizer
+            _retract(config)  # the manifest describes tokens of the old tokenizer
             reporter.say(f"tokenizer: training {config.tokenizer.vocabulary_size:,} pieces")
             shards = [path for stage in texts.values() for path in sorted(stage.directory.glob("train-*.tar"))]
             total_bytes = sum(stage.facts["train"]["bytes"] for stage in texts.values())
@@ -150,7 +164,7 @@ class _Run:
         stage = self._output / "tokens" / name
 
         def build(directory: Path) -> Facts:
-            _manifest_path(config).unlink(missing_ok=True)  # it lists the shards that are about to be replaced
+            _retract(config)  # the manifest lists the shards that are about to be replaced
             facts: Facts = {}
             for split in SPLITS:
                 label, tasks = f"{name} encoding {split}", _by_task(texts.directory, split)

@@ -21,7 +21,7 @@ from framework.corpus.decontamination import decontamination_steps
 from framework.corpus.decontamination.settings import DecontaminationSettings
 from framework.corpus.digests import json_digest
 from framework.corpus.engine import Engine, Outcome, Output, task_directory
-from framework.corpus.filters.sample import merge_samples
+from framework.corpus.filters.sample import DroppedSample, merge_samples
 from framework.corpus.readers.records import Fields
 from framework.corpus.report.observe import ObserveDocuments
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
@@ -164,7 +164,9 @@ def write_text_shards(
     keep = KeepDocuments(work / "kept", [task.digest for task in tasks])
     _forget_samples(work / "dropped", keep)
     contaminated = work / "contaminated"
-    cleaning = [*cleaning_steps(corpus, work / "dropped"), *decontamination_steps(decontamination, str(contaminated))]
+    sample = DroppedSample(str(work / "dropped"), "decontamination", corpus.filters.dropped_sample)
+    decontaminate = decontamination_steps(decontamination, str(contaminated), sample)
+    cleaning = [*cleaning_steps(corpus, work / "dropped"), *decontaminate]
     fields = Fields(corpus.text_field, corpus.score_field)
     read = ReadFiles(corpus.reader, [task.files for task in tasks], fields)
     as_read = ObserveDocuments(work / "observed" / "read")
@@ -185,12 +187,12 @@ def write_text_shards(
         for path in sorted(task.directory.glob("*.tar")):
             split, part = path.stem.split("-")
             path.rename(directory / f"{split}-{number:05d}-{part}.tar")
-    dropped = merge_samples(work / "dropped", corpus.filters.dropped_sample)
-    _write_samples(directory / DROPPED, [record for records in dropped.values() for record in records])
+    by_rule = merge_samples(work / "dropped", corpus.filters.dropped_sample)
+    _write_samples(directory / DROPPED, [record for records in by_rule.values() for record in records])
     _write_contaminated(directory, [contaminated / f"{number:05d}.jsonl" for number in range(len(tasks))])
     facts["validation"] |= _baselines(directory)
-    (seen, _), (left, sample) = as_read.gathered(len(tasks)), as_kept.gathered(len(tasks))
-    _write_samples(directory / KEPT, sample)
+    (seen, _), (left, examples) = as_read.gathered(len(tasks)), as_kept.gathered(len(tasks))
+    _write_samples(directory / KEPT, examples)
     facts |= {"read": seen.as_json(), "kept": left.as_json()}
     return facts
 
