@@ -225,7 +225,9 @@ def test_a_real_ray_cluster_gives_the_same_bytes(tmp_path: Path, alone: dict[str
     assert done.returncode == 0, done.stderr
     assert contents(config.output) == alone
     assert not [
-        line for line in done.stderr.splitlines() if not line.startswith(("many ", "tokenizer: ", "manifest: "))
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith(("many ", "tokenizer: ", "manifest: ", "report: "))
     ]
     bad = tmp_path / "raw/3.jsonl.gz"
     bad.write_bytes(bad.read_bytes()[:-20])

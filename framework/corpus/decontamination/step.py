@@ -11,6 +11,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from framework.corpus.decontamination.index import EvaluationIndex, Hit, hash_words, normalised_words
 from framework.corpus.decontamination.settings import DecontaminationSettings
 from framework.corpus.filters.sample import DroppedSample
+from framework.corpus.readers.places import base_name
 
 _INDEXES: dict[str, EvaluationIndex] = {}  # of this process: its tasks share one
 
@@ -21,7 +22,7 @@ class Decontaminate(BaseFilter):
     The paper cuts out what surrounds the n-gram and keeps the rest; here the whole document goes. Each is
     reported in a line of `REPORT/TASK.jsonl`: its `id`, the evaluation `file`, the `ngram` in normalised words.
     How many fell to each evaluation file is counted as `contaminated_by_FILE`; `sample` keeps some for reading,
-    with `file` and `ngram` as `shared` in their metadata.
+    with the name of the file and the n-gram as `shared` in their metadata.
 
     Memory: the index (see `EvaluationIndex`) once in each process, and one document.
 
@@ -61,7 +62,7 @@ class Decontaminate(BaseFilter):
         line = _line(doc, hit, words)
         if self._report is not None:
             self._report.write(json.dumps(line, default=str) + "\n")
-        doc.metadata = {**doc.metadata, "shared": {"file": line["file"], "ngram": line["ngram"]}}
+        doc.metadata = {**doc.metadata, "shared": {"file": base_name(hit.file), "ngram": line["ngram"]}}
         return False, "contaminated"
 
     def _index(self) -> EvaluationIndex:
