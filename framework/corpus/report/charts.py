@@ -7,7 +7,7 @@ from markupsafe import Markup
 from framework.corpus.report.schema import LengthBin
 
 _WIDTH, _HEIGHT = 720, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 8, 14, 34  # margins, for the labels
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 8, 16, 34  # margins, for the labels
 _WIDEST, _BAR = 72, 0.4  # width of a bin at most, and the part of it that each of its two bars takes
 
 _RECTANGLE = Markup('<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}">{}</rect>')
@@ -45,7 +45,7 @@ def histogram(bins: Sequence[LengthBin], name: str) -> Markup:
         if level == int(level):
             y = floor - high * level / top
             drawn += _RULE.format(_LEFT, end, y, y)
-            drawn += _TEXT.format("value", _LEFT - 8, y + 4, f"{level:,.0f}")
+            drawn += _TEXT.format("value", _LEFT - 8, y + 4, _short(int(level)))
     for place, found in enumerate(bins):
         left = _LEFT + place * wide
         for colour, count, shift in (("read", found.read, 0.08), ("kept", found.kept, 0.08 + _BAR + 0.02)):
@@ -65,7 +65,10 @@ def bin_range(found: LengthBin) -> str:
 
 
 def _short(count: int) -> str:
-    return f"{count // 10**6:,} M" if count >= 10**6 else f"{count:,}"
+    """A round number in few characters."""
+    if count >= 10**6:
+        return f"{count // 10**6:,} M"
+    return f"{count // 1000} k" if count >= 10**4 else f"{count:,}"
 
 
 def _round_up(count: int) -> int:
