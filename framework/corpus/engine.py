@@ -15,6 +15,7 @@ import json
 import shutil
 import traceback
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -27,10 +28,13 @@ from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
 from framework.config import ExecutorConfig
+from framework.corpus.console import Reporter
 from framework.corpus.executors import FAILURES, LOG, available_cores, cluster, launch, workers_on_this_machine
-from framework.corpus.report import Reporter
 from framework.corpus.stages import Facts, Stage, fill, output_error, partial_directory, read_stage, unsound
 from framework.errors import UserError
+
+# Of every filter's statistics: what the counts of documents say already, and sizes of what passed.
+_COUNTED_BY_DATATROVE = {"total", "forwarded", "dropped", "doc_len", "doc_len_tokens"}
 
 logger.disable("datatrove")  # here and in every worker: what the user must know is said by us, in one line
 
@@ -73,6 +77,7 @@ class StepCount:
     step: str
     documents: int  # that it was given or, for a reader, that it found
     dropped: dict[str, int]  # by rule
+    counted: dict[str, int] = field(default_factory=dict)  # whatever else it counts, by name
 
 
 @dataclass(frozen=True)
@@ -218,13 +223,14 @@ def _count(directory: Path, tasks: int) -> list[StepCount]:
         counts = counts or [StepCount(step["name"].split(": ")[-1], 0, {}) for step in steps]
         for number, (count, step) in enumerate(zip(counts, steps, strict=True)):
             stats = {name: _total(value) for name, value in step["stats"].items()}
-            dropped = dict(count.dropped)
-            for name in stats:
-                if name.startswith("dropped_"):
-                    rule = name.removeprefix("dropped_")
-                    dropped[rule] = dropped.get(rule, 0) + stats[name]
+            dropped, counted = Counter(count.dropped), Counter(count.counted)
+            for name in stats.keys() - _COUNTED_BY_DATATROVE:
+                rule = name.removeprefix("dropped_")
+                (counted if rule == name else dropped)[rule] += stats[name]
             documents = count.documents + stats.get("total", 0)
-            counts[number] = StepCount(count.step, documents, dict(sorted(dropped.items())))
+            counts[number] = StepCount(
+                count.step, documents, dict(sorted(dropped.items())), dict(sorted(counted.items()))
+            )
     return counts
 
 

@@ -3,6 +3,7 @@
     raw files --read--> output/documents/NAME/ --compare--> output/duplicates/
               --drop--> output/text/NAME/ --train--> output/tokenizer/ --encode--> output/tokens/NAME/
                                                                                    output/tokens/manifest.json
+                                                                                   output/report.html, report.json
 
 Documents, texts and tokens are made by pipelines of tasks (`engine`), which keep what they made in `.NAME.work` beside
 the stage until it is done.
@@ -18,6 +19,7 @@ from pathlib import Path
 from datatrove.pipeline.base import PipelineStep
 
 from framework.config import PrepareConfig
+from framework.corpus.console import Reporter
 from framework.corpus.decontamination.settings import DecontaminationSettings
 from framework.corpus.deduplication import drop_documents, drop_paragraphs, first_tasks
 from framework.corpus.digests import file_digest, json_digest
@@ -28,7 +30,8 @@ from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, S
 from framework.corpus.readers import library_versions
 from framework.corpus.readers.places import base_name, find_files
 from framework.corpus.reading import ReadTask, deal_files, dropped_by_rule, read_corpus
-from framework.corpus.report import Reporter
+from framework.corpus.report.content import report_of
+from framework.corpus.report.page import REPORTS, write_report
 from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import MinimumCharacters, filter_inputs
 from framework.corpus.texts import SPLITS, write_text_shards
@@ -62,6 +65,7 @@ def prepare(config: PrepareConfig) -> Manifest:
             tokens = {name: run.tokens(name, stage, tokenizer) for name, stage in texts.items()}
         manifest = _manifest(config, texts, tokenizer, tokens)
         manifest.write(_manifest_path(config))
+        page = write_report(Path(config.output), report_of(config, RECIPE, manifest, documents, texts))
     except OSError as error:
         told = output_error(error, Path(config.output))
         if told is None:
@@ -69,11 +73,19 @@ def prepare(config: PrepareConfig) -> Manifest:
         raise told from error
     reporter.show(manifest)
     reporter.say(f"manifest: {_manifest_path(config)}, digest {manifest.digest[:16]}")
+    reporter.say(f"report: {page}, and as JSON beside it")
     return manifest
 
 
 def _manifest_path(config: PrepareConfig) -> Path:
     return Path(config.output) / "tokens" / "manifest.json"
+
+
+def _retract(config: PrepareConfig) -> None:
+    """Remove what describes the whole before a part of it is replaced."""
+    _manifest_path(config).unlink(missing_ok=True)
+    for name in REPORTS:
+        (Path(config.output) / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -113,6 +125,8 @@ class _Run:
 
         def build(directory: Path) -> Facts:
             facts = read_corpus(directory, work, name, corpus, config.decontamination, tasks, self._engine)
+            facts |= {"libraries": common["libraries"], "raw_files": len(files)}
+            facts["raw_bytes"] = sum(file.bytes for file in files)
             given, dropped = facts["steps"][0]["documents"], sum(dropped_by_rule(facts["steps"]).values())
             self._reporter.say(f"{name} documents: kept {given - dropped:,} of {given:,}")
             return facts
@@ -183,7 +197,8 @@ class _Run:
         if corpus.deduplicate_paragraphs:
             sample = DroppedSample(str(dropped), "paragraphs", per_rule)
             steps += drop_paragraphs(settings, duplicates.directory, first, sample)
-            steps.append(MinimumCharacters(corpus.minimum_characters))
+            sample = DroppedSample(str(dropped), MinimumCharacters.name, per_rule)
+            steps.append(MinimumCharacters(corpus.minimum_characters, sample))
         return steps
 
     def tokenizer(self, texts: dict[str, Stage]) -> Stage:
@@ -198,7 +213,7 @@ class _Run:
         }
 
         def build(directory: Path) -> Facts:
-            _manifest_path(config).unlink(missing_ok=True)  # it describes tokens of the old tokenizer
+            _retract(config)  # the manifest describes tokens of the old tokenizer
             reporter.say(f"tokenizer: training {config.tokenizer.vocabulary_size:,} pieces")
             shards = [path for stage in texts.values() for path in sorted(stage.directory.glob("train-*.tar"))]
             total_bytes = sum(stage.facts["train"]["bytes"] for stage in texts.values())
@@ -218,7 +233,7 @@ class _Run:
         stage = self._output / "tokens" / name
 
         def build(directory: Path) -> Facts:
-            _manifest_path(config).unlink(missing_ok=True)  # it lists the shards that are about to be replaced
+            _retract(config)  # the manifest lists the shards that are about to be replaced
             facts: Facts = {}
             for split in SPLITS:
                 label, tasks = f"{name} encoding {split}", _by_task(texts.directory, split)

@@ -9,7 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from datatrove.pipeline.base import PipelineStep
 from framework.config import CorpusConfig
 from framework.corpus.decontamination import decontamination_steps
 from framework.corpus.decontamination.settings import DecontaminationSettings
-from framework.corpus.engine import Engine, Output, StepCount, task_directory
-from framework.corpus.filters.sample import merge_samples
+from framework.corpus.engine import Engine, Output, task_directory
+from framework.corpus.filters.sample import DROPPED, DroppedSample, merge_samples
 from framework.corpus.readers.records import Fields
+from framework.corpus.report.observe import ObserveDocuments
 from framework.corpus.stages import Facts, unsound
 from framework.corpus.steps import ReadFiles, cleaning_steps
 
-DROPPED, CONTAMINATED = "dropped.jsonl", "contaminated.jsonl"
+CONTAMINATED = "contaminated.jsonl"
 _TASK_BYTES = 64 << 20  # of raw files in one task, where no number of tasks is asked for
 _KEPT = "documents.jsonl.zst"
 _LEVEL = 3  # of Zstandard's 22: what its own tool takes
@@ -124,8 +125,8 @@ def read_corpus(
         engine: runs the pipeline.
 
     Returns:
-        `tasks` (their number), `steps` (what each step counted) and `passed` (names of the steps that a document
-        has passed).
+        `tasks` (their number), `steps` (what each step counted), `passed` (names of the steps that a document
+        has passed) and `read` (`DocumentStatistics` of the texts as the reader gave them).
 
     Raises:
         UserError: a file is damaged.
@@ -133,21 +134,23 @@ def read_corpus(
     keep = KeepDocuments(work / "kept", [task.digest for task in tasks])
     forget_samples(work / "dropped", keep)
     contaminated = work / "contaminated"
-    cleaning = [*cleaning_steps(corpus, work / "dropped"), *decontamination_steps(decontamination, str(contaminated))]
+    sample = DroppedSample(str(work / "dropped"), "decontamination", corpus.filters.dropped_sample)
+    decontaminate = decontamination_steps(decontamination, str(contaminated), sample)
+    cleaning = [*cleaning_steps(corpus, work / "dropped"), *decontaminate]
     fields = Fields(corpus.text_field, corpus.score_field)
     read = ReadFiles(corpus.reader, [task.files for task in tasks], fields)
-    kept = engine.run(f"{name} reading", [read, *cleaning, keep])
+    as_read = ObserveDocuments(work / "observed")
+    kept = engine.run(f"{name} reading", [read, as_read, *cleaning, keep])
     for number, task in enumerate(kept.tasks):
         (task.directory / _KEPT).rename(directory / f"{number:05d}.jsonl.zst")
-    write_samples(directory, merge_samples(work / "dropped", corpus.filters.dropped_sample))
+    write_samples(directory / DROPPED, merge_samples(work / "dropped", corpus.filters.dropped_sample))
     _write_contaminated(directory, [contaminated / f"{number:05d}.jsonl" for number in range(len(tasks))])
-    steps = [step_facts(step) for step in kept.steps[:-1]]
-    return {"tasks": len(tasks), "steps": steps, "passed": [step.name for step in cleaning]}
-
-
-def step_facts(step: StepCount) -> Facts:
-    """What a step counted, as JSON."""
-    return {"step": step.step, "documents": step.documents, "dropped": step.dropped}
+    return {
+        "tasks": len(tasks),
+        "steps": [asdict(step) for step in kept.steps[:-1]],
+        "passed": [step.name for step in cleaning],
+        "read": as_read.gathered(len(tasks))[0].as_json(),
+    }
 
 
 def dropped_by_rule(steps: Iterable[Facts]) -> dict[str, int]:
@@ -158,11 +161,11 @@ def dropped_by_rule(steps: Iterable[Facts]) -> dict[str, int]:
     return dict(sorted(dropped.items()))
 
 
-def write_samples(directory: Path, samples: dict[str, list[dict[str, Any]]]) -> None:
-    """`dropped.jsonl`: some of what each rule dropped, for people to read."""
-    if samples:
+def write_samples(path: Path, samples: dict[str, list[dict[str, Any]]]) -> None:
+    """A file of JSON lines, for people to read: some of what each rule dropped, or of what was kept."""
+    if any(samples.values()):
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for records in samples.values() for record in records]
-        (directory / DROPPED).write_text("".join(lines), encoding="utf-8")
+        path.write_text("".join(lines), encoding="utf-8")
 
 
 def forget_samples(dropped: Path, keep: Output) -> None:

@@ -13,6 +13,7 @@ from framework.config import CorpusConfig
 from framework.corpus.cleaning import clean_text
 from framework.corpus.digests import file_digest
 from framework.corpus.filters import quality_steps
+from framework.corpus.filters.sample import DroppedSample
 from framework.corpus.readers import read_documents
 from framework.corpus.readers.places import base_name
 from framework.corpus.readers.records import Fields
@@ -74,8 +75,8 @@ class MinimumCharacters(BaseFilter):
 
     name = "minimum_characters"
 
-    def __init__(self, characters: int) -> None:
-        super().__init__()
+    def __init__(self, characters: int, sample: DroppedSample | None = None) -> None:
+        super().__init__(sample)
         self._characters = characters
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
@@ -90,8 +91,8 @@ class MinimumScore(BaseFilter):
 
     name = "minimum_score"
 
-    def __init__(self, score: float) -> None:
-        super().__init__()
+    def __init__(self, score: float, sample: DroppedSample | None = None) -> None:
+        super().__init__(sample)
         self._score = score
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
@@ -109,9 +110,14 @@ def cleaning_steps(corpus: CorpusConfig, dropped: Path | None = None) -> list[Pi
         corpus: its settings.
         dropped: directory for samples of what the filters drop; None keeps none.
     """
-    steps: list[PipelineStep] = [CleanText(), MinimumCharacters(corpus.minimum_characters)]
+
+    def sample(name: str) -> DroppedSample | None:
+        return DroppedSample(str(dropped), name, corpus.filters.dropped_sample) if dropped else None
+
+    minimum = MinimumCharacters(corpus.minimum_characters, sample(MinimumCharacters.name))
+    steps: list[PipelineStep] = [CleanText(), minimum]
     if corpus.minimum_score is not None:
-        steps.append(MinimumScore(corpus.minimum_score))
+        steps.append(MinimumScore(corpus.minimum_score, sample(MinimumScore.name)))
     return [*steps, *quality_steps(corpus.filters, str(dropped) if dropped else None)]
 
 

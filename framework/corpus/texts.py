@@ -7,6 +7,7 @@ text/NAME/dropped.jsonl         some of the copies that were dropped
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 from datatrove.data import Document
@@ -16,13 +17,15 @@ from framework.config import CorpusConfig
 from framework.corpus.baselines import Baselines
 from framework.corpus.cleaning import is_held_out
 from framework.corpus.engine import Engine, Outcome, Output
-from framework.corpus.filters.sample import merge_samples
-from framework.corpus.reading import ReadDocuments, dropped_by_rule, forget_samples, step_facts, write_samples
+from framework.corpus.filters.sample import DROPPED, KEPT, merge_samples
+from framework.corpus.reading import ReadDocuments, dropped_by_rule, forget_samples, write_samples
+from framework.corpus.report.observe import ObserveDocuments
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
 from framework.corpus.stages import Facts, Stage
 from framework.errors import UserError
 
 SPLITS = ("train", "validation")
+KEPT_SAMPLE = 10  # documents of `kept.jsonl`
 
 
 class WriteShards(Output):
@@ -106,8 +109,9 @@ def write_text_shards(
         engine: runs the pipeline.
 
     Returns:
-        `documents_in`, `dropped` (documents by rule), `steps` (what each step counted, from the raw files on), and per
-        split `documents` and `bytes` of text; the validation split also has `gzip_bytes` and `xz_bytes`.
+        `documents_in`, `dropped` (documents by rule), `steps` (what each step counted, from the raw files on), `kept`
+        (`DocumentStatistics` of the texts as they are in the shards), and per split `documents` and `bytes` of text;
+        the validation split also has `gzip_bytes` and `xz_bytes`.
 
     Raises:
         UserError: no document is left for one of the splits.
@@ -115,20 +119,23 @@ def write_text_shards(
     passed = [*documents.facts["passed"], *(step.name for step in drop)]
     write = WriteShards(work / "shards", digests, corpus, validation_fraction, bytes_per_shard, passed)
     forget_samples(work / "dropped", write)
-    written = engine.run(f"{name} writing", [ReadDocuments(documents.directory), *drop, write])
+    as_kept = ObserveDocuments(work / "observed", KEPT_SAMPLE)
+    written = engine.run(f"{name} writing", [ReadDocuments(documents.directory), *drop, as_kept, write])
     facts = _facts(documents, written)
     _require_documents(name, facts)
     for number, task in enumerate(written.tasks):
         for path in sorted(task.directory.glob("*.tar")):
             split, part = path.stem.split("-")
             path.rename(directory / f"{split}-{number:05d}-{part}.tar")
-    write_samples(directory, merge_samples(work / "dropped", corpus.filters.dropped_sample))
+    write_samples(directory / DROPPED, merge_samples(work / "dropped", corpus.filters.dropped_sample))
     facts["validation"] |= _baselines(directory)
-    return facts
+    left, examples = as_kept.gathered(len(digests))
+    write_samples(directory / KEPT, {"kept": examples})
+    return facts | {"kept": left.as_json()}
 
 
 def _facts(documents: Stage, written: Outcome) -> Facts:
-    steps = [*documents.facts["steps"], *(step_facts(step) for step in written.steps[1:-1])]
+    steps = [*documents.facts["steps"], *map(asdict, written.steps[1:-1])]
     facts: Facts = {
         split: {what: sum(task.facts[split][what] for task in written.tasks) for what in ("documents", "bytes")}
         for split in SPLITS

@@ -16,9 +16,9 @@ from datatrove.data import Document
 
 from framework.composition import from_yaml, to_yaml
 from framework.config import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
+from framework.corpus.console import Reporter
 from framework.corpus.engine import Engine, Output
 from framework.corpus.pipeline import prepare
-from framework.corpus.report import Reporter
 from framework.errors import UserError
 from tests.corpus.conftest import ROOT
 from tests.corpus.texts import random_documents, write_jsonl
@@ -221,7 +221,7 @@ import sys
 from pathlib import Path
 from framework.config import ExecutorConfig
 from framework.corpus.engine import Engine
-from framework.corpus.report import Reporter
+from framework.corpus.console import Reporter
 from tests.corpus.test_engine import Sleeping
 
 if __name__ == "__main__":
@@ -274,7 +274,9 @@ def test_a_real_ray_cluster_gives_the_same_bytes(tmp_path: Path, alone: dict[str
     assert done.returncode == 0, done.stderr
     assert contents(config.output) == alone
     assert not [
-        line for line in done.stderr.splitlines() if not line.startswith(("many ", "tokenizer: ", "manifest: "))
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith(("many ", "tokenizer: ", "manifest: ", "report: "))
     ]
     bad = tmp_path / "raw/3.jsonl.gz"
     bad.write_bytes(bad.read_bytes()[:-20])

@@ -27,7 +27,7 @@ STAGES = [
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return [line for line in capsys.readouterr().err.splitlines() if not line.startswith("manifest: ")]
+    return [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("manifest: ", "report: "))]
 
 
 def test_the_same_inputs_give_the_same_bytes_anywhere(small: PrepareConfig, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_weights_reach_the_manifest_without_reading_anything_again(
     assert [corpus["weight"] for corpus in manifest["corpora"].values()] == [3, 9]
 
 
-def test_an_interrupted_run_leaves_no_manifest_of_what_is_gone(
+def test_an_interrupted_run_leaves_no_manifest_and_no_report_of_what_is_gone(
     small: PrepareConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(small)
@@ -121,7 +121,8 @@ def test_an_interrupted_run_leaves_no_manifest_of_what_is_gone(
         patch.setattr(pipeline, "write_token_shards", interrupted)
         with pytest.raises(KeyboardInterrupt):
             prepare(small)
-    assert not (Path(small.output) / "tokens/manifest.json").exists()
+    for name in ("tokens/manifest.json", "report.html", "report.json"):
+        assert not (Path(small.output) / name).exists()
     assert not list(Path(small.output).rglob(".*"))
     assert (Path(small.output) / "tokens/first/train-00000.tar").read_bytes() == old_shard
     assert prepare(small).corpora["first"].train.tokens > 0

@@ -8,8 +8,8 @@ import sentencepiece
 import webdataset
 
 from framework.config import ExecutorConfig, ShardConfig, TokenizerConfig
+from framework.corpus.console import Reporter
 from framework.corpus.engine import Engine
-from framework.corpus.report import Reporter
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
 from framework.corpus.tokenizer import load_tokenizer, train_tokenizer
 from framework.corpus.tokens import write_token_shards

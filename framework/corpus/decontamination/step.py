@@ -10,6 +10,8 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from framework.corpus.decontamination.index import EvaluationIndex, Hit, hash_words, normalised_words
 from framework.corpus.decontamination.settings import DecontaminationSettings
+from framework.corpus.filters.sample import DroppedSample
+from framework.corpus.readers.places import base_name
 
 _INDEXES: dict[str, EvaluationIndex] = {}  # of this process: its tasks share one
 
@@ -19,7 +21,8 @@ class Decontaminate(BaseFilter):
 
     The paper cuts out what surrounds the n-gram and keeps the rest; here the whole document goes. Each is
     reported in a line of `REPORT/TASK.jsonl`: its `id`, the evaluation `file`, the `ngram` in normalised words.
-    How many fell to each evaluation file is counted as `contaminated_by_FILE`.
+    How many fell to each evaluation file is counted as `contaminated_by_FILE`; `sample` keeps some for reading,
+    with the name of the file and the n-gram as `shared` in their metadata.
 
     Memory: the index (see `EvaluationIndex`) once in each process, and one document.
 
@@ -29,8 +32,10 @@ class Decontaminate(BaseFilter):
 
     name = "decontamination"
 
-    def __init__(self, settings: DecontaminationSettings, report: str | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, settings: DecontaminationSettings, report: str | None = None, sample: DroppedSample | None = None
+    ) -> None:
+        super().__init__(sample)
         self._settings, self._folder = settings, Path(report) if report else None
         _INDEXES.pop(repr(settings), None)  # the files may have changed since; and a mistake shows now, not later
         self._index()
@@ -54,8 +59,10 @@ class Decontaminate(BaseFilter):
         if hit is None:
             return True
         self.stat_update(f"contaminated_by_{Path(hit.file).name}")
+        line = _line(doc, hit, words)
         if self._report is not None:
-            self._report.write(json.dumps(_line(doc, hit, words), default=str) + "\n")
+            self._report.write(json.dumps(line, default=str) + "\n")
+        doc.metadata = {**doc.metadata, "shared": {"file": base_name(hit.file), "ngram": line["ngram"]}}
         return False, "contaminated"
 
     def _index(self) -> EvaluationIndex:

@@ -14,8 +14,8 @@ from datatrove.utils.typeshelper import StatHints
 
 from framework.corpus.deduplication.digests import DigestWriter, read_named
 from framework.corpus.deduplication.settings import DeduplicationSettings
-from framework.corpus.filters.blocklist import host_of
 from framework.corpus.filters.sample import DroppedSample
+from framework.corpus.hosts import host_of
 
 _EMPTY_LINES = re.compile(r"\n{3,}")
 

@@ -2,13 +2,13 @@
 
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from framework.corpus.filters.sample import DroppedSample
 from framework.corpus.filters.settings import BlocklistSettings
+from framework.corpus.hosts import ascii_domain, host_of
 from framework.errors import UserError
 
 
@@ -40,23 +40,6 @@ class BlocklistFilter(BaseFilter):
         return (False, "blocked_domain") if any(suffix in blocked for suffix in suffixes) else True
 
 
-def host_of(url: str) -> str:
-    """The host of a URL in lower case, without port or final dot; "" where there is none."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:  # crawled pages link to such things as http://[broken
-        return ""
-    return _ascii(host.rstrip("."))
-
-
-def _ascii(domain: str) -> str:
-    """A domain as the network spells it: Unicode labels in their xn-- form, where they have one."""
-    try:
-        return domain.lower().encode("idna").decode() if not domain.isascii() else domain.lower()
-    except UnicodeError:
-        return domain.lower()
-
-
 @cache
 def read_domains(path: str) -> frozenset[str]:
     """The domains of a blocklist file.
@@ -75,5 +58,5 @@ def read_domains(path: str) -> frozenset[str]:
             continue
         if "/" in domain or ":" in domain or len(domain.split()) != 1:
             raise UserError(f"blocklist.path: {path}, line {number}: {domain!r} is no domain; write it as example.org")
-        domains.add(_ascii(domain))
+        domains.add(ascii_domain(domain))
     return frozenset(domains)

@@ -23,6 +23,8 @@ def _identifier() -> Any:
 class LanguageFilter(BaseFilter):
     """Keeps documents in the wanted languages and writes `language` and `language_probability` to each.
 
+    How many there are in each language is counted as `language_CODE`, of those that are dropped too.
+
     The classifier is naive Bayes over byte n-grams of 97 languages (Lui and Baldwin 2012, "langid.py", in
     its fork py3langid), so nothing is downloaded. It gives one language for a document: a text in two is
     called by the one that prevails in its first 10,000 characters.
@@ -54,6 +56,7 @@ class LanguageFilter(BaseFilter):
         language, probability = _identifier().classify(doc.text[:_CHARACTERS])
         doc.metadata["language"] = language
         doc.metadata["language_probability"] = round(probability, 4)
+        self.stat_update(f"language_{language}")
         if language not in self._languages:
             return False, "language"
         return True if probability >= self._minimum_probability else (False, "language_uncertain")

@@ -1,10 +1,22 @@
-"""Every rule by which quality filters, deduplication and decontamination drop a document.
+"""Every rule by which a document is dropped, by its reader or later.
 
 Each has a stable name, what datatrove calls it, and what it means. Names are part of manifests and reports; they
 stay as they are when datatrove renames its own.
 """
 
 RULES = {
+    "redirect": "a redirect, which has no text of its own",
+    "namespace": "a page of a wiki that is no article",
+    "navigation": "a book's table of contents",
+    "licence_text": "the licence that a collection puts around its books",
+    "not_html": "not a page of HTML",
+    "http_status": "the server answered with something other than 200",
+    "bad_http": "no sound HTTP response",
+    "too_large": "larger than the reader takes",
+    "no_text": "no text was left",
+    "minimum_characters": "shorter than minimum_characters",
+    "minimum_score": "rated lower than minimum_score",
+    "no_score": "not rated, where minimum_score asks for it",
     "blocked_domain": "the page's host, or a domain above it, is on the blocklist",
     "language": "most likely written in a language that is not wanted",
     "language_uncertain": "in a wanted language, but not with the probability asked for",

@@ -1,4 +1,4 @@
-"""A bounded sample of what each rule dropped, for people to read."""
+"""Bounded samples of documents, for people to read: of what each rule dropped, and of what was kept."""
 
 import heapq
 import json
@@ -12,6 +12,7 @@ import xxhash
 if TYPE_CHECKING:
     from datatrove.data import Document
 
+DROPPED, KEPT = "dropped.jsonl", "kept.jsonl"  # in a stage
 CHARACTERS = 2000  # of each text that are kept: enough to see what was wrong with it
 
 Entry = tuple[int, dict[str, Any]]  # (minus) the document's draw, and what is kept of it
@@ -43,17 +44,7 @@ class DroppedSample:
         """Consider a document whose `filter_reason` names the rule that dropped it."""
         self._task = rank
         rule = document.metadata["filter_reason"]
-        draw = xxhash.xxh64_intdigest(f"{document.id}\0{document.text}".encode())
-        metadata = {key: value for key, value in document.metadata.items() if key != "filter_reason"}
-        record = {
-            "rule": rule,
-            "draw": draw,
-            "id": document.id,
-            "text": document.text[:CHARACTERS],
-            "characters": len(document.text),
-            "metadata": metadata,
-        }
-        _keep_smallest(self._kept[rule], record, self._per_rule)
+        keep_smallest(self._kept[rule], {"rule": rule, **describe(document)}, self._per_rule)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -61,7 +52,7 @@ class DroppedSample:
         if kind is None and self._kept:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{self._task:05d}-{self._filter_name}.jsonl"
-            records = [record for rule in sorted(self._kept) for record in _in_order(self._kept[rule])]
+            records = [record for rule in sorted(self._kept) for record in in_order(self._kept[rule])]
             path.write_text("".join(json.dumps(record, default=str) + "\n" for record in records), encoding="utf-8")
 
 
@@ -74,11 +65,23 @@ def merge_samples(folder: str | Path, per_rule: int) -> dict[str, list[dict[str,
     for path in sorted(Path(folder).glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
-            _keep_smallest(kept[record["rule"]], record, per_rule)
-    return {rule: _in_order(kept[rule]) for rule in sorted(kept)}
+            keep_smallest(kept[record["rule"]], record, per_rule)
+    return {rule: in_order(kept[rule]) for rule in sorted(kept)}
 
 
-def _keep_smallest(heap: list[Entry], record: dict[str, Any], count: int) -> None:
+def describe(document: "Document") -> dict[str, Any]:
+    """What a sample keeps of a document; `draw` is a hash of all of it, which says whether it is kept."""
+    return {
+        "draw": xxhash.xxh64_intdigest(f"{document.id}\0{document.text}".encode()),
+        "id": document.id,
+        "text": document.text[:CHARACTERS],
+        "characters": len(document.text),
+        "metadata": {key: value for key, value in document.metadata.items() if key != "filter_reason"},
+    }
+
+
+def keep_smallest(heap: list[Entry], record: dict[str, Any], count: int) -> None:
+    """Put a record on a heap of at most `count` if its draw is among the smallest, and not there yet."""
     entry = (-record["draw"], record)
     if entry[0] in {draw for draw, _ in heap}:  # the same document again: once is enough to read
         return
@@ -88,5 +91,6 @@ def _keep_smallest(heap: list[Entry], record: dict[str, Any], count: int) -> Non
         heapq.heapreplace(heap, entry)
 
 
-def _in_order(heap: list[Entry]) -> list[dict[str, Any]]:
+def in_order(heap: list[Entry]) -> list[dict[str, Any]]:
+    """The records of a heap, smallest draw first."""
     return [record for _, record in sorted(heap, key=lambda entry: -entry[0])]
