@@ -18,6 +18,7 @@ from framework.config import CorpusConfig, PrepareConfig
 from framework.corpus.decontamination.settings import DecontaminationSettings
 from framework.corpus.digests import file_digest, json_digest
 from framework.corpus.engine import Engine, remove_unless_resumable
+from framework.corpus.fertility import Fertility, fertility
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import library_versions
 from framework.corpus.readers.places import base_name, find_files
@@ -26,9 +27,10 @@ from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import filter_inputs
 from framework.corpus.texts import SPLITS, TextTask, deal_files, write_text_shards
 from framework.corpus.tokenizer import MODEL, train_tokenizer
+from framework.corpus.tokenizer_sample import Source, wanted_bytes
 from framework.corpus.tokens import token_dtype, write_token_shards
 
-RECIPE = 2  # raise it when the same inputs would now give other shards: old ones are then made again
+RECIPE = 3  # raise it when the same inputs would now give other shards: old ones are then made again
 
 
 def prepare(config: PrepareConfig) -> Manifest:
@@ -56,7 +58,7 @@ def prepare(config: PrepareConfig) -> Manifest:
         if told is None:
             raise
         raise told from error
-    reporter.show(manifest)
+    reporter.show(manifest, {name: _fertility(texts[name], tokens[name]) for name in config.corpora})
     reporter.say(f"manifest: {_manifest_path(config)}, digest {manifest.digest[:16]}")
     return manifest
 
@@ -122,9 +124,13 @@ class _Run:
     def tokenizer(self, texts: dict[str, Stage]) -> Stage:
         """The tokenizer, trained on the training split of all corpora."""
         config, reporter = self._config, self._reporter
+        sizes = {name: stage.facts["train"]["bytes"] for name, stage in texts.items()}
+        weights = {name: corpus.weight for name, corpus in config.corpora.items()}
+        wanted = wanted_bytes(sizes, weights, config.tokenizer.sample_bytes)
         inputs = {
             "recipe": RECIPE,
             "tokenizer": asdict(config.tokenizer),
+            "sample": wanted,  # and not the weights: where there is room for all text, they change nothing
             "texts": {name: stage.digest for name, stage in texts.items()},
             "libraries": {"sentencepiece": version("sentencepiece")},
         }
@@ -132,9 +138,10 @@ class _Run:
         def build(directory: Path) -> Facts:
             _manifest_path(config).unlink(missing_ok=True)  # it describes tokens of the old tokenizer
             reporter.say(f"tokenizer: training {config.tokenizer.vocabulary_size:,} pieces")
-            shards = [path for stage in texts.values() for path in sorted(stage.directory.glob("train-*.tar"))]
-            total_bytes = sum(stage.facts["train"]["bytes"] for stage in texts.values())
-            return train_tokenizer(directory, config.tokenizer, shards, total_bytes)
+            sources = [
+                Source(sorted(stage.directory.glob("train-*.tar")), wanted[name]) for name, stage in texts.items()
+            ]
+            return train_tokenizer(directory, config.tokenizer, sources)
 
         return ensure(self._output / "tokenizer", "tokenizer", inputs, build, reporter.say)
 
@@ -162,6 +169,11 @@ class _Run:
 
         with _work_directory(stage) as work:
             return ensure(stage, f"{name} tokens", inputs, build, self._reporter.say)
+
+
+def _fertility(texts: Stage, tokens: Stage) -> Fertility:
+    read, encoded = texts.facts["train"], tokens.facts["train"]
+    return fertility(read["documents"], read["bytes"], encoded["tokens"], encoded["words"])
 
 
 def _evaluation_inputs(settings: DecontaminationSettings) -> Facts:

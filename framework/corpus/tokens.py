@@ -25,7 +25,7 @@ from framework.corpus.shards import ShardWriter, locate_members, read_texts
 from framework.corpus.stages import Facts
 from framework.corpus.tokenizer import load_tokenizer
 
-_DOCUMENTS_AT_ONCE = 64  # given to SentencePiece in one call, which spreads them over its threads
+_BATCH = 1 << 22  # characters given to SentencePiece in one call, which spreads them over its threads
 _PART = 1 << 16  # characters of a long document that are encoded together
 _TOKENS, _LENGTHS = "tokens.bin", "lengths.npy"
 
@@ -74,20 +74,32 @@ class EncodeTexts(Output):
         self._tokenizer, self._threads = tokenizer, threads
 
     def write(self, documents: Iterable[Document], task: int, directory: Path) -> Facts:
-        """See the class."""
+        """The files of a task; its `dtype`, and how many `tokens` and `words` (see `count_words`) are in them."""
         tokenizer = load_tokenizer(self._tokenizer)
-        dtype, end_of_text, lengths = token_dtype(tokenizer.vocab_size()), tokenizer.eos_id(), []
-        waiting = iter(documents)
+        dtype, words = token_dtype(tokenizer.vocab_size()), 0
+        lengths: list[int] = []
+        opening = np.array([tokenizer.eos_id()], np.int32)
         with (directory / _TOKENS).open("wb") as file:
-            while batch := [_parts(document.text) for document in itertools.islice(waiting, _DOCUMENTS_AT_ONCE)]:
-                whole = [part for parts in batch for part in parts]
-                encoded = iter(tokenizer.encode(whole, num_threads=self._threads))
-                for parts in batch:
-                    ids = [end_of_text, *itertools.chain.from_iterable(itertools.islice(encoded, len(parts)))]
-                    file.write(np.array(ids, dtype=dtype).tobytes())
-                    lengths.append(len(ids))
+            for texts in _batches(documents):
+                words += count_words("\n".join(texts))
+                parts = [_parts(text) for text in texts]
+                whole = list(itertools.chain.from_iterable(parts))
+                encoded = iter(tokenizer.encode(whole, num_threads=self._threads, return_type="numpy"))
+                ids = [[opening, *itertools.islice(encoded, len(some))] for some in parts]
+                np.concatenate(list(itertools.chain.from_iterable(ids))).astype(dtype).tofile(file)
+                lengths += [sum(map(len, document)) for document in ids]
         np.save(directory / _LENGTHS, np.array(lengths, dtype=np.int32))
-        return {"dtype": dtype, "tokens": sum(lengths)}
+        return {"dtype": dtype, "tokens": sum(lengths), "words": words}
+
+
+def count_words(text: str) -> int:
+    """How many runs of characters other than spaces, tabs and newlines there are in a cleaned text.
+
+    Scripts that put no spaces between words have fewer, and longer ones. Four times as fast as to split the
+    text, so that it takes less than a hundredth of the time of encoding it.
+    """
+    white = np.frombuffer(text.encode(), np.uint8) <= ord(" ")  # of control characters, cleaning leaves tab and newline
+    return int(np.count_nonzero(white[:-1] > white[1:])) + int(len(white) and not white[0])
 
 
 def write_token_shards(
@@ -118,7 +130,7 @@ def write_token_shards(
         engine: runs the pipeline.
 
     Returns:
-        `tokens` and `shards`, as in the manifest, paths relative to `directory`.
+        `tokens` and `shards`, as in the manifest, paths relative to `directory`; and `words`.
     """
     model = [path.name for path in sorted(tokenizer.iterdir())], [file_digest(p) for p in sorted(tokenizer.iterdir())]
     digests = [json_digest([model, [[path.name, file_digest(path)] for path in shards]]) for shards in tasks]
@@ -134,6 +146,7 @@ def write_token_shards(
             writer.write(f"{number:07d}", members)
     return {
         "tokens": int(lengths.sum(dtype=np.int64)),
+        "words": sum(task.facts["words"] for task in encoded),
         "shards": [asdict(_describe(path)) for path in writer.paths],
     }
 
@@ -162,6 +175,20 @@ class _Tokens:
             parts.append(part)
             count -= len(part)
         return np.concatenate(parts)
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[str]]:
+    """The texts in lists of `_BATCH` characters, or more by a part of the last."""
+    texts: list[str] = []
+    size = 0
+    for document in documents:
+        texts.append(document.text)
+        size += len(document.text)
+        if size >= _BATCH:
+            yield texts
+            texts, size = [], 0
+    if texts:
+        yield texts
 
 
 def _parts(text: str) -> list[str]:
