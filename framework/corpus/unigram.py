@@ -10,6 +10,7 @@ was the same to the last one.
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 _STEPS = 256  # a score is a multiple of 1 / _STEPS
 
@@ -68,3 +69,8 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         shift += 7
         if byte < 128:
             return value, position
+
+
+def is_unigram(processor: Any) -> bool:
+    """Whether a `SentencePieceProcessor` is no BPE, whose scores number the merges: 0, -1, -2, ..."""
+    return any(processor.get_score(token) % 1 for token in range(processor.get_piece_size()))
