@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.config import TokenizerConfig
+from framework.corpus import encoding
 from framework.corpus import tokenizer as module
 from framework.corpus.cleaning import clean_text
+from framework.corpus.encoding import encode_batches
 from framework.corpus.tokenizer import load_tokenizer, train_tokenizer
 from framework.corpus.tokenizer_sample import Source
 from framework.errors import UserError
@@ -126,6 +129,24 @@ def test_long_texts_get_the_ids_of_their_lines(
     ids = tokenizers[algorithm].encode(text)
     lines = tokenizers[algorithm].encode(text.splitlines(keepends=True))
     assert ids == list(itertools.chain.from_iterable(lines)) == huggingface[algorithm].encode(text)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("remembered", [0, 40, 1 << 19])
+def test_batches_get_the_ids_of_sentencepiece(
+    tokenizers: dict[str, Any], monkeypatch: pytest.MonkeyPatch, algorithm: str, remembered: int
+) -> None:
+    """Whatever is remembered of the batches before."""
+    monkeypatch.setattr(encoding, "_REMEMBERED", remembered)
+    texts = [*filter(None, map(clean_text, ODD_TEXTS)), *(d["text"] for d in random_documents(40, seed=3))]
+    texts += ["a\tb c", " ", "\n", "x   \n\n  y ", rules(random.Random(2))]
+    batches = [texts[start : start + 7] for start in range(0, len(texts), 7)]
+    tokenizer = tokenizers[algorithm]
+    for batch, encoded in zip(batches, encode_batches(tokenizer, iter(batches), threads=3), strict=True):
+        expected = [[tokenizer.eos_id(), *tokenizer.encode(text)] for text in batch]
+        assert encoded.ids.tolist() == list(itertools.chain.from_iterable(expected))
+        assert encoded.lengths.tolist() == list(map(len, expected))
+        assert encoded.words == sum(len(re.findall(r"[^ \t\n]+", text)) for text in batch)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
