@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from framework.corpus.fertility import Fertility
 from framework.corpus.manifest import Manifest
 
-_WIDTH = 100  # the table has at least this many columns to itself: a number is wrapped rather than cut short
+_FERTILITY = ("tokens\n/ word", "bytes\n/ token")
+_WIDTH = 100  # columns that the table has to itself, however narrow the terminal is
 
 
 class Reporter:
@@ -47,17 +49,17 @@ class Reporter:
                 stop.set()
                 watcher.join()
 
-    def show(self, manifest: Manifest) -> None:
-        """Print what was read, dropped and kept, by corpus."""
+    def show(self, manifest: Manifest, fertility: dict[str, Fertility]) -> None:
+        """Print what was read, dropped and kept, and how well the tokenizer fits, by corpus."""
         console = Console(highlight=False)
+        console.width = max(console.width, _WIDTH)
         table = Table(box=SIMPLE_HEAD, padding=0)
         table.add_column("corpus", no_wrap=True)
         table.add_column("dropped\nby rule", no_wrap=True)
-        for heading in ("docs\nin", "\nkept", "text\nbytes", "train\ntokens", "held-out\ntokens", "tokens\n/ byte"):
+        for heading in ("docs\nin", "\nkept", "text\nbytes", "train\ntokens", "held-out\ntokens", *_FERTILITY):
             table.add_column(heading, justify="right", no_wrap=True)
         for name, corpus in manifest.corpora.items():
             size = corpus.train.bytes + corpus.validation.bytes
-            tokens = corpus.train.tokens + corpus.validation.tokens
             table.add_row(
                 name,
                 "\n".join(f"{rule} {count:,}" for rule, count in corpus.dropped.items()) or "none",
@@ -66,6 +68,7 @@ class Reporter:
                 f"{size:,}",
                 f"{corpus.train.tokens:,}",
                 f"{corpus.validation.tokens:,}",
-                f"{tokens / size:.3f}",
+                f"{fertility[name].tokens_per_word:.2f}",
+                f"{fertility[name].bytes_per_token:.2f}",
             )
-        console.print(table, width=max(console.width, _WIDTH), crop=False)
+        console.print(table)

@@ -25,6 +25,7 @@ from framework.corpus.deduplication import drop_documents, drop_paragraphs, firs
 from framework.corpus.digests import file_digest, json_digest
 from framework.corpus.duplicates import find_duplicates, list_parts
 from framework.corpus.engine import Engine, remove_unless_resumable
+from framework.corpus.fertility import Fertility, fertility
 from framework.corpus.filters.sample import DroppedSample
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import library_versions
@@ -36,6 +37,7 @@ from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import MinimumCharacters, filter_inputs
 from framework.corpus.texts import SPLITS, write_text_shards
 from framework.corpus.tokenizer import MODEL, RESERVED, train_tokenizer
+from framework.corpus.tokenizer_sample import Source, wanted_bytes
 from framework.corpus.tokens import token_dtype, write_token_shards
 
 _DESCRIBED = ("source", "licence", "language", "minimum_characters", "deduplicate_paragraphs")  # in or about a shard
@@ -71,7 +73,7 @@ def prepare(config: PrepareConfig) -> Manifest:
         if told is None:
             raise
         raise told from error
-    reporter.show(manifest)
+    reporter.show(manifest, {name: _fertility(texts[name], tokens[name]) for name in config.corpora})
     reporter.say(f"manifest: {_manifest_path(config)}, digest {manifest.digest[:16]}")
     reporter.say(f"report: {page}, and as JSON beside it")
     return manifest
@@ -204,10 +206,14 @@ class _Run:
     def tokenizer(self, texts: dict[str, Stage]) -> Stage:
         """The tokenizer, trained on the training split of all corpora."""
         config, reporter = self._config, self._reporter
+        sizes = {name: stage.facts["train"]["bytes"] for name, stage in texts.items()}
+        weights = {name: corpus.weight for name, corpus in config.corpora.items()}
+        wanted = wanted_bytes(sizes, weights, config.tokenizer.sample_bytes)
         inputs = {
             "recipe": RECIPE,
             "tokenizer": asdict(config.tokenizer),
             "reserved": list(RESERVED),
+            "sample": wanted,  # and not the weights: where there is room for all text, they change nothing
             "texts": {name: stage.digest for name, stage in texts.items()},
             "libraries": {"sentencepiece": version("sentencepiece")},
         }
@@ -215,9 +221,10 @@ class _Run:
         def build(directory: Path) -> Facts:
             _retract(config)  # the manifest describes tokens of the old tokenizer
             reporter.say(f"tokenizer: training {config.tokenizer.vocabulary_size:,} pieces")
-            shards = [path for stage in texts.values() for path in sorted(stage.directory.glob("train-*.tar"))]
-            total_bytes = sum(stage.facts["train"]["bytes"] for stage in texts.values())
-            return train_tokenizer(directory, config.tokenizer, shards, total_bytes)
+            sources = [
+                Source(sorted(stage.directory.glob("train-*.tar")), wanted[name]) for name, stage in texts.items()
+            ]
+            return train_tokenizer(directory, config.tokenizer, sources)
 
         return ensure(self._output / "tokenizer", "tokenizer", inputs, build, reporter.say)
 
@@ -245,6 +252,11 @@ class _Run:
 
         with _work_directory(stage) as work:
             return ensure(stage, f"{name} tokens", inputs, build, self._reporter.say)
+
+
+def _fertility(texts: Stage, tokens: Stage) -> Fertility:
+    read, encoded = texts.facts["train"], tokens.facts["train"]
+    return fertility(read["documents"], read["bytes"], encoded["tokens"], encoded["words"])
 
 
 def _evaluation_inputs(settings: DecontaminationSettings) -> Facts:

@@ -5,9 +5,11 @@ member is a slice of the file, and a reader needs nothing but its offset.
 """
 
 import json
-import tarfile
+import mmap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -64,17 +66,6 @@ def encode_text(text: str, description: dict[str, Any]) -> dict[str, bytes]:
     return {"txt": text.encode(), "json": json.dumps(description, ensure_ascii=False, sort_keys=True).encode()}
 
 
-def read_texts(path: Path) -> Iterator[str]:
-    """The text of each document of a text shard, in order."""
-    with tarfile.open(path, "r:") as shard:
-        for member in shard:
-            if member.name.endswith(".txt"):
-                content = shard.extractfile(member)
-                assert content is not None, member.name  # we wrote regular files only
-                yield content.read().decode()
-            shard.members = []  # type: ignore[attr-defined]  # as above
-
-
 class Member(NamedTuple):
     """Where the content of a tar member lies in its file, in bytes."""
 
@@ -83,7 +74,34 @@ class Member(NamedTuple):
     size: int
 
 
+def read_texts(path: Path) -> Iterator[str]:
+    """The text of each document of a text shard, in order."""
+    with _mapped(path) as content:
+        for name, offset, size in _members(content):
+            if name.endswith(b".txt"):
+                yield content[offset : offset + size].decode()
+
+
 def locate_members(path: Path) -> list[Member]:
     """Every member of a shard, as its headers on disk tell."""
-    with tarfile.open(path, "r:") as shard:
-        return [Member(member.name, member.offset_data, member.size) for member in shard]
+    with _mapped(path) as content:
+        return [Member(name.decode(), offset, size) for name, offset, size in _members(content)]
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
+
+
+def _members(content: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
+    """Name, offset and size of the members of a shard that `ShardWriter` wrote: regular files with short names.
+
+    `tarfile` takes ten times as long to read the header of a short document, and longer than to encode its text.
+    """
+    position, end = 0, bytes(BLOCKSIZE)
+    while (header := content[position : position + BLOCKSIZE]) != end:
+        assert header[156] == ord("0"), position  # a regular file
+        size = int(header[124:135], 8)
+        yield header[:100].rstrip(b"\0"), position + BLOCKSIZE, size
+        position += BLOCKSIZE + -(-size // BLOCKSIZE) * BLOCKSIZE

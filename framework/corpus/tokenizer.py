@@ -1,14 +1,16 @@
 """Second stage: a SentencePiece tokenizer, trained on the text shards of all corpora."""
 
-import hashlib
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from framework.checks import require
 from framework.config import TokenizerConfig
-from framework.corpus.shards import read_texts
 from framework.corpus.stages import Facts
+from framework.corpus.tokenizer_sample import LONGEST_SENTENCE, Source, draw_sentences
+from framework.corpus.unigram import with_exact_scores
 from framework.errors import UserError
 
 MODEL = "tokenizer.model"
@@ -19,11 +21,14 @@ INFILLING = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")  # Bavarian e
 MASK = "<|mask|>"  # Devlin et al. 2018, arXiv:1810.04805
 RESERVED = ("<unk>", END_OF_TEXT, PAD, *CHAT, *INFILLING, MASK)  # in the order of their ids, from 0 on
 
-_LONGEST_SENTENCE = 4096  # bytes; SentencePiece leaves longer ones out
+# Written into the model, and unigram adds up its probabilities thread by thread: it must not follow the machine.
+_THREADS = 16
+# Memory that SentencePiece takes for each byte of the sample, as benchmarks/tokenizer.py measured it on real text.
+_MEMORY_PER_BYTE = {"bpe": 20, "unigram": 25}
 
 
-def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path], total_bytes: int) -> Facts:
-    """Train `tokenizer.model` in `directory`. The same shards and settings give the same bytes.
+def train_tokenizer(directory: Path, config: TokenizerConfig, sources: Iterable[Source]) -> Facts:
+    """Train `tokenizer.model` in `directory`. The same texts and settings give the same bytes on any machine.
 
     The reserved pieces are control symbols: text never encodes to them, not even text that spells
     them out. Ids: 0 unknown (never arises, for every byte is a piece), 1 `<|endoftext|>`, 2 `<|pad|>`,
@@ -32,24 +37,25 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path]
 
     Args:
         directory: where the model goes.
-        config: size of the vocabulary, and of the sample it is learned from.
-        shards: text shards of the training split.
-        total_bytes: of text in them.
+        config: algorithm, size of the vocabulary, and the seed of the sample.
+        sources: the corpora, and how much of each is in the sample.
 
     Returns:
         `vocabulary_size`, `end_of_text` (an id) and `reserved` (the id of each piece that text never becomes).
 
     Raises:
-        UserError: the text does not support a vocabulary of this size.
+        UserError: the text does not support a vocabulary of this size, or there is not the memory for the sample.
     """
     import sentencepiece
 
+    sources = list(sources)
+    _require_memory(config.algorithm, sum(source.wanted for source in sources))
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_sentences(_sample(shards, config, total_bytes)),
+            sentence_iterator=draw_sentences(sources, config.seed),
             model_writer=model,
-            model_type="bpe",
+            model_type=config.algorithm,
             vocab_size=config.vocabulary_size,
             byte_fallback=True,
             normalization_rule_name="identity",
@@ -65,8 +71,8 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path]
             eos_piece=END_OF_TEXT,
             pad_id=2,
             pad_piece=PAD,
-            max_sentence_length=_LONGEST_SENTENCE,
-            num_threads=1,  # it is written into the model, so it must not follow the machine
+            max_sentence_length=LONGEST_SENTENCE,
+            num_threads=_THREADS,
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -74,7 +80,8 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path]
         raise UserError(
             f"tokenizer.vocabulary_size: {config.vocabulary_size} does not suit this text ({reason}); change it"
         ) from error
-    (directory / MODEL).write_bytes(model.getvalue())
+    exact = with_exact_scores(model.getvalue()) if config.algorithm == "unigram" else model.getvalue()
+    (directory / MODEL).write_bytes(exact)
     processor = load_tokenizer(directory)
     return {
         "vocabulary_size": processor.vocab_size(),
@@ -83,38 +90,30 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, shards: list[Path]
     }
 
 
+def _require_memory(algorithm: str, sample_bytes: int) -> None:
+    """Refuse a sample that real text would not let this machine train on."""
+    there_is, per_byte = physical_memory(), _MEMORY_PER_BYTE[algorithm]
+    require(
+        sample_bytes * per_byte <= there_is,
+        "tokenizer.sample_bytes",
+        f"{algorithm} takes about {per_byte} bytes of memory for each of {sample_bytes:,}, "
+        f"and there are {there_is / 1e9:.1f} GB",
+        f"give {there_is // per_byte // 1_000_000 * 1_000_000:,}",
+    )
+
+
+def physical_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or fewer where its control group has a limit."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return machine
+    return min(machine, int(limit)) if limit.isdigit() else machine
+
+
 def load_tokenizer(directory: Path) -> Any:
     """The `SentencePieceProcessor` of a tokenizer directory."""
     import sentencepiece
 
     return sentencepiece.SentencePieceProcessor(model_file=str(directory / MODEL))
-
-
-def _sample(shards: list[Path], config: TokenizerConfig, total_bytes: int) -> Iterator[str]:
-    """Documents drawn evenly from all shards, `config.sample_bytes` of text at most."""
-    share = min(1.0, config.sample_bytes / total_bytes)
-    left = config.sample_bytes
-    for path in shards:
-        for text in read_texts(path):
-            encoded = text.encode()
-            lot = hashlib.sha256(f"{config.seed}:".encode() + encoded).digest()
-            if int.from_bytes(lot[:8]) < share * 2**64 and len(encoded) <= left:
-                left -= len(encoded)
-                yield text
-
-
-def _sentences(texts: Iterator[str]) -> Iterator[str]:
-    """The lines of the texts, long ones in parts.
-
-    A part ends before a space, where no piece can reach across: a piece has spaces at its start only.
-    """
-    limit = _LONGEST_SENTENCE // 4  # characters: none has more than 4 bytes
-    for text in texts:
-        for line in text.split("\n"):
-            while len(line) > limit:
-                cut = line.rfind(" ", 1, limit)
-                cut = cut if cut > 0 else limit
-                yield line[:cut]
-                line = line[cut:]
-            if line:
-                yield line

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from framework.config import ShardConfig
 from framework.corpus.digests import file_digest, json_digest
+from framework.corpus.encoding import encode_batches
 from framework.corpus.engine import Engine, Output
 from framework.corpus.manifest import Block, Shard
 from framework.corpus.shards import ShardWriter, locate_members, read_texts
 from framework.corpus.stages import Facts
 from framework.corpus.tokenizer import load_tokenizer
 
-_DOCUMENTS_AT_ONCE = 64  # given to SentencePiece in one call, which spreads them over its threads
-_PART = 1 << 16  # characters of a long document that are encoded together
+_BATCH = 1 << 20  # characters that are encoded together
 _TOKENS, _LENGTHS = "tokens.bin", "lengths.npy"
 
 
@@ -51,9 +51,11 @@ class ReadTexts(PipelineStep):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """The documents of task `rank`; of each the text alone."""
+        count = 0
         for text in itertools.chain.from_iterable(map(read_texts, self._tasks[rank])):
-            self.stat_update("total")
+            count += 1
             yield Document(text=text, id="")
+        self.stat_update("total", value=count)
 
 
 class EncodeTexts(Output):
@@ -74,20 +76,17 @@ class EncodeTexts(Output):
         self._tokenizer, self._threads = tokenizer, threads
 
     def write(self, documents: Iterable[Document], task: int, directory: Path) -> Facts:
-        """See the class."""
+        """The files of a task; its `dtype`, and how many `tokens` and `words` are in them."""
         tokenizer = load_tokenizer(self._tokenizer)
-        dtype, end_of_text, lengths = token_dtype(tokenizer.vocab_size()), tokenizer.eos_id(), []
-        waiting = iter(documents)
+        dtype, words, lengths = token_dtype(tokenizer.vocab_size()), 0, [np.empty(0, np.int64)]
         with (directory / _TOKENS).open("wb") as file:
-            while batch := [_parts(document.text) for document in itertools.islice(waiting, _DOCUMENTS_AT_ONCE)]:
-                whole = [part for parts in batch for part in parts]
-                encoded = iter(tokenizer.encode(whole, num_threads=self._threads))
-                for parts in batch:
-                    ids = [end_of_text, *itertools.chain.from_iterable(itertools.islice(encoded, len(parts)))]
-                    file.write(np.array(ids, dtype=dtype).tobytes())
-                    lengths.append(len(ids))
-        np.save(directory / _LENGTHS, np.array(lengths, dtype=np.int32))
-        return {"dtype": dtype, "tokens": sum(lengths)}
+            for batch in encode_batches(tokenizer, _batches(documents), self._threads):
+                batch.ids.astype(dtype).tofile(file)
+                lengths.append(batch.lengths)
+                words += batch.words
+        whole = np.concatenate(lengths)
+        np.save(directory / _LENGTHS, whole.astype(np.int32))
+        return {"dtype": dtype, "tokens": int(whole.sum()), "words": words}
 
 
 def write_token_shards(
@@ -118,7 +117,7 @@ def write_token_shards(
         engine: runs the pipeline.
 
     Returns:
-        `tokens` and `shards`, as in the manifest, paths relative to `directory`.
+        `tokens` and `shards`, as in the manifest, paths relative to `directory`; and `words`.
     """
     model = [path.name for path in sorted(tokenizer.iterdir())], [file_digest(p) for p in sorted(tokenizer.iterdir())]
     digests = [json_digest([model, [[path.name, file_digest(path)] for path in shards]]) for shards in tasks]
@@ -134,6 +133,7 @@ def write_token_shards(
             writer.write(f"{number:07d}", members)
     return {
         "tokens": int(lengths.sum(dtype=np.int64)),
+        "words": sum(task.facts["words"] for task in encoded),
         "shards": [asdict(_describe(path)) for path in writer.paths],
     }
 
@@ -164,18 +164,18 @@ class _Tokens:
         return np.concatenate(parts)
 
 
-def _parts(text: str) -> list[str]:
-    """The text in parts of about `_PART` characters, cut after newlines.
-
-    A newline is always a piece of its own, so the ids of the parts are the ids of the text. Whole, a long
-    text would take SentencePiece forty times its size in memory.
-    """
-    parts, start = [], 0
-    while len(text) - start > _PART:
-        end = text.rfind("\n", start, start + _PART) + 1 or text.find("\n", start + _PART) + 1 or len(text)
-        parts.append(text[start:end])
-        start = end
-    return [*parts, text[start:]] if start < len(text) else parts
+def _batches(documents: Iterable[Document]) -> Iterator[list[str]]:
+    """The texts in lists of `_BATCH` characters, or more by a part of the last."""
+    texts: list[str] = []
+    size = 0
+    for document in documents:
+        texts.append(document.text)
+        size += len(document.text)
+        if size >= _BATCH:
+            yield texts
+            texts, size = [], 0
+    if texts:
+        yield texts
 
 
 def _deal(lengths: NDArray[np.int32], block_tokens: int) -> Iterator[NDArray[np.int32]]:

@@ -40,19 +40,19 @@ class Tokenizer(ABC):
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A `tokenizer.model`; `directory` is where the model's json files would be."""
+    """A `tokenizer.model`, read by `processor`; `directory` is where the model's json files would be."""
 
     def __init__(self, file: Path, directory: Path) -> None:
         from sentencepiece import SentencePieceProcessor
 
         try:
-            self._processor = SentencePieceProcessor(model_file=str(file))
+            self.processor = SentencePieceProcessor(model_file=str(file))
         except (OSError, RuntimeError) as error:
             raise UserError(f"{file}: is no SentencePiece model ({error}); copy the file anew") from error
-        self.size = self._processor.get_piece_size()
+        self.size = self.processor.get_piece_size()
         # Ours: one symbol opens a document and closes the one before. Others: the model's own pair, -1 for none.
         end_of_text = self.control(END_OF_TEXT)
-        bos, eos = self._processor.bos_id(), self._processor.eos_id()
+        bos, eos = self.processor.bos_id(), self.processor.eos_id()
         self.begin = end_of_text if end_of_text is not None else bos if bos >= 0 else None
         own_end = end_of_text if end_of_text is not None else eos
         self.end = _end_ids(directory) | ({own_end} if own_end >= 0 else set())
@@ -60,25 +60,25 @@ class SentencePieceTokenizer(Tokenizer):
     @property
     def reserved(self) -> dict[str, int]:
         """The id of each piece that no text becomes: control symbols and the unknown."""
-        return {self._processor.id_to_piece(token): token for token in range(self.size) if self._is_reserved(token)}
+        return {self.processor.id_to_piece(token): token for token in range(self.size) if self._is_reserved(token)}
 
     def control(self, symbol: str) -> int | None:
         """Id of a control symbol, or None where the model has none of that name."""
-        token = self._processor.piece_to_id(symbol)
-        return token if self._processor.is_control(token) else None
+        token = self.processor.piece_to_id(symbol)
+        return token if self.processor.is_control(token) else None
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
-        return self._processor.encode(text)
+        return self.processor.encode(text)
 
     def piece(self, token: int) -> bytes:
         """See `Tokenizer.piece`."""
         if token >= self.size or self._is_reserved(token):
             return b""
-        return _sentencepiece_bytes(self._processor.id_to_piece(token))
+        return _sentencepiece_bytes(self.processor.id_to_piece(token))
 
     def _is_reserved(self, token: int) -> bool:
-        return self._processor.is_control(token) or self._processor.is_unknown(token)
+        return self.processor.is_control(token) or self.processor.is_unknown(token)
 
 
 class JsonTokenizer(Tokenizer):

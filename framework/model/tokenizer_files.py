@@ -9,6 +9,7 @@ from typing import Any
 
 from framework.errors import UserError
 from framework.model.tokenizer import END_OF_TEXT, SentencePieceTokenizer, Tokenizer, load_tokenizer, read_json
+from framework.model.unigram import is_unigram, tokenizer_json
 
 PADDING = "<|pad|>"
 MASK = "<|mask|>"
@@ -61,14 +62,16 @@ def open_own(model_file: Path, directory: Path) -> SentencePieceTokenizer:
 
 
 def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceTokenizer:
-    """The SentencePiece model, the settings that make `LlamaTokenizer` equal to it, and, where `transformers`
-    is installed, the `tokenizer.json` that it builds from them.
+    """The SentencePiece model, the settings that make transformers' tokenizer equal to it, and `tokenizer.json`.
+
+    That of a BPE is built by `LlamaTokenizer` from the settings, where `transformers` is installed.
     """
     tokenizer = open_own(model_file, directory)
     shutil.copyfile(model_file, directory / "tokenizer.model")
     symbols = [symbol for symbol in RESERVED if tokenizer.control(symbol) is not None]
+    unigram = is_unigram(tokenizer.processor)
     settings = {
-        "tokenizer_class": "LlamaTokenizer",
+        "tokenizer_class": "PreTrainedTokenizerFast" if unigram else "LlamaTokenizer",
         "legacy": False,
         "add_prefix_space": False,
         "add_bos_token": False,
@@ -82,7 +85,10 @@ def _write_sentencepiece(model_file: Path, directory: Path) -> SentencePieceToke
         "additional_special_tokens": [symbol for symbol in symbols if symbol not in (END_OF_TEXT, PADDING, MASK)],
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    if importlib.util.find_spec("transformers"):
+    if unigram:
+        content = json.dumps(tokenizer_json(tokenizer.processor), ensure_ascii=False)
+        (directory / "tokenizer.json").write_text(content, encoding="utf-8")
+    elif importlib.util.find_spec("transformers"):
         from transformers import AutoTokenizer
 
         AutoTokenizer.from_pretrained(directory).backend_tokenizer.save(str(directory / "tokenizer.json"))

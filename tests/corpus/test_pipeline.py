@@ -12,6 +12,7 @@ from framework.config import PrepareConfig
 from framework.corpus import pipeline
 from framework.corpus.decontamination.settings import EvaluationSet
 from framework.corpus.pipeline import prepare
+from framework.corpus.shards import read_texts
 from tests.corpus.conftest import ROOT
 from tests.corpus.texts import random_documents, write_jsonl
 
@@ -107,6 +108,15 @@ def test_weights_reach_the_manifest_without_reading_anything_again(
     assert [corpus["weight"] for corpus in manifest["corpora"].values()] == [3, 9]
 
 
+def test_weights_share_out_a_sample_that_has_not_room_for_all_text(small: PrepareConfig) -> None:
+    small.tokenizer.sample_bytes = 60_000
+    prepare(small)
+    before = (Path(small.output) / "tokenizer/tokenizer.model").read_bytes()
+    small.corpora["second"].weight = 9
+    prepare(small)
+    assert (Path(small.output) / "tokenizer/tokenizer.model").read_bytes() != before
+
+
 def test_an_interrupted_run_leaves_no_manifest_and_no_report_of_what_is_gone(
     small: PrepareConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,10 +153,12 @@ def test_the_table_accounts_for_every_document(small: PrepareConfig, capsys: pyt
     [row] = [line for line in captured.out.splitlines() if "first" in line]
     cells = row.split()
     size = corpus.train.bytes + corpus.validation.bytes
-    tokens = corpus.train.tokens + corpus.validation.tokens
+    texts = [text for path in Path(small.output).glob("text/first/train-*.tar") for text in read_texts(path)]
+    tokens = corpus.train.tokens - len(texts)  # without the one that opens each document
     assert cells[:4] == ["first", "none", "120", "120"]
     assert cells[4:7] == [f"{n:,}" for n in (size, corpus.train.tokens, corpus.validation.tokens)]
-    assert float(cells[7]) == pytest.approx(tokens / size, abs=5e-4)
+    assert float(cells[7]) == pytest.approx(tokens / sum(len(text.split()) for text in texts), abs=5e-3)
+    assert float(cells[8]) == pytest.approx(sum(len(text.encode()) for text in texts) / tokens, abs=5e-3)
     assert manifest.digest[:16] in captured.err
     assert "\x1b" not in captured.err + captured.out
 

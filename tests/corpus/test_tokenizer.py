@@ -12,6 +12,7 @@ from framework.corpus.console import Reporter
 from framework.corpus.engine import Engine
 from framework.corpus.shards import ShardWriter, encode_text, read_texts
 from framework.corpus.tokenizer import load_tokenizer, train_tokenizer
+from framework.corpus.tokenizer_sample import Source
 from framework.corpus.tokens import write_token_shards
 from tests.corpus.conftest import Prepared
 from tests.corpus.texts import ODD_TEXTS, random_documents
@@ -65,25 +66,10 @@ def test_newlines_and_digits_stand_alone(tokenizer: Any) -> None:
     assert "▁▁▁▁" in learned  # runs of spaces are learned: program text indents
 
 
-def test_training_is_deterministic_and_heeds_the_sample_size(tmp_path: Path) -> None:
-    texts = [document["text"] for document in random_documents(300, seed=5)]
-    size = sum(len(text.encode()) for text in texts)
-    shard = text_shard(tmp_path, texts)
-
-    def model(name: str, **settings: int) -> bytes:
-        (tmp_path / name).mkdir()
-        train_tokenizer(tmp_path / name, TokenizerConfig(vocabulary_size=600, **settings), [shard], size)
-        return (tmp_path / name / "tokenizer.model").read_bytes()
-
-    assert model("one") == model("two")
-    assert model("half", sample_bytes=size // 2) == model("half again", sample_bytes=size // 2)
-    assert model("other half", sample_bytes=size // 2, seed=1) != (tmp_path / "half/tokenizer.model").read_bytes()
-
-
 def test_lines_longer_than_sentencepiece_takes_are_learned_from(tmp_path: Path) -> None:
     text = " ".join(document["text"].replace("\n", " ") for document in random_documents(100, seed=6))
     assert len(text) > 50_000
-    train_tokenizer(tmp_path, TokenizerConfig(vocabulary_size=600), [text_shard(tmp_path, [text])], len(text))
+    train_tokenizer(tmp_path, TokenizerConfig(vocabulary_size=600), [Source([text_shard(tmp_path, [text])], len(text))])
     processor = load_tokenizer(tmp_path)
     assert len(processor.encode(text)) < len(text) / 1.8  # nothing learned would be a token a byte
     assert processor.decode(processor.encode(text)) == text
