@@ -25,7 +25,7 @@ from framework.corpus.deduplication import drop_documents, drop_paragraphs, firs
 from framework.corpus.digests import file_digest, json_digest
 from framework.corpus.duplicates import find_duplicates, list_parts
 from framework.corpus.engine import Engine, remove_unless_resumable
-from framework.corpus.fertility import Fertility, fertility
+from framework.corpus.fertility import Fertility, measure_fertility
 from framework.corpus.filters.sample import DroppedSample
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import library_versions
@@ -65,15 +65,16 @@ def prepare(config: PrepareConfig) -> Manifest:
             texts = {name: run.texts(name, documents, duplicates) for name in config.corpora}
             tokenizer = run.tokenizer(texts)
             tokens = {name: run.tokens(name, stage, tokenizer) for name, stage in texts.items()}
+        fertility = {name: _fertility(texts[name], tokens[name]) for name in config.corpora}
         manifest = _manifest(config, texts, tokenizer, tokens)
         manifest.write(_manifest_path(config))
-        page = write_report(Path(config.output), report_of(config, RECIPE, manifest, documents, texts))
+        page = write_report(Path(config.output), report_of(config, RECIPE, manifest, documents, texts, fertility))
     except OSError as error:
         told = output_error(error, Path(config.output))
         if told is None:
             raise
         raise told from error
-    reporter.show(manifest, {name: _fertility(texts[name], tokens[name]) for name in config.corpora})
+    reporter.show(manifest, fertility)
     reporter.say(f"manifest: {_manifest_path(config)}, digest {manifest.digest[:16]}")
     reporter.say(f"report: {page}, and as JSON beside it")
     return manifest
@@ -256,7 +257,7 @@ class _Run:
 
 def _fertility(texts: Stage, tokens: Stage) -> Fertility:
     read, encoded = texts.facts["train"], tokens.facts["train"]
-    return fertility(read["documents"], read["bytes"], encoded["tokens"], encoded["words"])
+    return measure_fertility(read["documents"], read["bytes"], encoded["tokens"], encoded["words"])
 
 
 def _evaluation_inputs(settings: DecontaminationSettings) -> Facts:

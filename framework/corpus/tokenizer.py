@@ -1,4 +1,4 @@
-"""Second stage: a SentencePiece tokenizer, trained on the text shards of all corpora."""
+"""Fourth stage: a SentencePiece tokenizer, trained on the text shards of all corpora."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Third stage: the text shards of one corpus to token shards.
+"""Fifth stage: the text shards of one corpus to token shards.
 
 Encoding is a pipeline over the tasks that wrote the text shards; dealing the tokens into blocks follows,
 in the order of the documents, so that no block depends on what the tasks or the workers were.

@@ -9,6 +9,7 @@ from typing import Any
 from framework import __version__
 from framework.config import CorpusConfig, PrepareConfig
 from framework.corpus.digests import json_digest
+from framework.corpus.fertility import Fertility
 from framework.corpus.filters.sample import DROPPED, KEPT
 from framework.corpus.manifest import Corpus, Manifest
 from framework.corpus.readers.places import base_name
@@ -40,7 +41,12 @@ _HOSTS = 20
 
 
 def report_of(
-    config: PrepareConfig, recipe: int, manifest: Manifest, documents: Mapping[str, Stage], texts: Mapping[str, Stage]
+    config: PrepareConfig,
+    recipe: int,
+    manifest: Manifest,
+    documents: Mapping[str, Stage],
+    texts: Mapping[str, Stage],
+    fertility: Mapping[str, Fertility],
 ) -> Report:
     """The report on a preparation that is done.
 
@@ -50,6 +56,7 @@ def report_of(
         manifest: what came of it.
         documents: the first stage of each corpus.
         texts: the text stage of each corpus.
+        fertility: of the tokenizer on each corpus.
     """
     libraries: dict[str, str] = {}
     for stage in documents.values():
@@ -69,7 +76,7 @@ def report_of(
         {name: corpus.train.tokens for name, corpus in manifest.corpora.items()},
     )
     corpora = {
-        name: _corpus(config.corpora[name], corpus, documents[name], texts[name])
+        name: _corpus(config.corpora[name], corpus, documents[name], texts[name], fertility[name])
         for name, corpus in manifest.corpora.items()
     }
     return Report(made_from, mixture, corpora)
@@ -88,7 +95,7 @@ def _settings(config: PrepareConfig) -> Facts:
     return settings
 
 
-def _corpus(config: CorpusConfig, corpus: Corpus, documents: Stage, texts: Stage) -> CorpusReport:
+def _corpus(config: CorpusConfig, corpus: Corpus, documents: Stage, texts: Stage, fertility: Fertility) -> CorpusReport:
     read, kept = (DocumentStatistics.from_json(facts) for facts in (documents.facts["read"], texts.facts["kept"]))
     train, held_out = corpus.train, corpus.validation
     tokens, size = train.tokens + held_out.tokens, train.bytes + held_out.bytes
@@ -107,7 +114,8 @@ def _corpus(config: CorpusConfig, corpus: Corpus, documents: Stage, texts: Stage
         characters=ReadAndKept(read.characters, kept.characters),
         bytes=ReadAndKept(read.bytes, size),
         tokens=Tokens(round(read.bytes * tokens / size), tokens, train.tokens, held_out.tokens),
-        bytes_per_token=round(size / tokens, 4),
+        tokens_per_word=round(fertility.tokens_per_word, 4),
+        bytes_per_token=round(fertility.bytes_per_token, 4),
         held_out_gzip_bytes=held_out.gzip_bytes,
         held_out_xz_bytes=held_out.xz_bytes,
         funnel=funnel,

@@ -39,7 +39,7 @@ gave them; counts of `kept` ones are of those in the shards, as they are there. 
             read                 about: `bytes.read` at the bytes a token of what was kept
             kept                 = train + validation
             train, validation
-        bytes_per_token          of what was kept: the document's text alone, its tokens with the one that opens it
+        tokens_per_word, bytes_per_token    see `fertility.Fertility`
         held_out_gzip_bytes, held_out_xz_bytes    the validation text under `gzip -9` and `xz -9`
         funnel           the steps in order:
             step             its name
@@ -227,6 +227,7 @@ class CorpusReport:
     characters: ReadAndKept
     bytes: ReadAndKept
     tokens: Tokens
+    tokens_per_word: float
     bytes_per_token: float
     held_out_gzip_bytes: int
     held_out_xz_bytes: int

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import shutil
 import tarfile
 import types
@@ -87,7 +88,12 @@ def test_what_was_kept_is_what_the_shards_hold(hostile: Prepared, name: str) -> 
         assert corpus["documents"][split] == len(shard_documents(hostile.output, name, split))
         assert corpus["tokens"][split] == token_count(hostile.output, name, split)
     assert corpus["tokens"]["kept"] == corpus["tokens"]["train"] + corpus["tokens"]["validation"]
-    assert corpus["bytes_per_token"] == pytest.approx(corpus["bytes"]["kept"] / corpus["tokens"]["kept"], abs=1e-4)
+    trained = [text for text, _ in shard_documents(hostile.output, name, "train")]
+    learned = corpus["tokens"]["train"] - len(trained)
+    words = sum(len([word for word in re.split(r"[ \t\n]+", text) if word]) for text in trained)
+    assert corpus["tokens_per_word"] == pytest.approx(learned / words, abs=1e-4)
+    size = sum(len(text.encode()) for text in trained)
+    assert corpus["bytes_per_token"] == pytest.approx(size / learned, abs=1e-4)
     for found in corpus["lengths"]:
         assert found["kept"] == sum(found["start"] <= len(text) < found["end"] for text in texts), found
     languages = Counter(about["language"] for _, about in kept)

@@ -133,7 +133,7 @@ def report_that_says(text: str, count: int) -> Report:
     corpus = CorpusReport(
         source=text, licence=text, reader=text, language=text, raw_files=count, raw_bytes=count,
         documents=documents, characters=both, bytes=both, tokens=Tokens(count, count, count, count),
-        bytes_per_token=3.5, held_out_gzip_bytes=count, held_out_xz_bytes=count,
+        tokens_per_word=1.5, bytes_per_token=3.5, held_out_gzip_bytes=count, held_out_xz_bytes=count,
         funnel=[Step(text, count, {text: 0}, count, {text: count})],
         duplicates=dict.fromkeys(("duplicate", "near_duplicate", "duplicate_paragraphs"), count), contaminated=count,
         lengths=[LengthBin(10**9, None, count, count)],
