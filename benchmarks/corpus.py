@@ -28,20 +28,22 @@ from typing import Any
 
 import pyarrow.parquet
 import xxhash
+from datatrove.executor.local import LocalPipelineExecutor
 
 from benchmarks.machine import machine
 from framework.config import CorpusConfig, ExecutorConfig, ShardConfig, TokenizerConfig
 from framework.corpus.cleaning import clean_text
-from framework.corpus.deduplication import Part, plan_documents
+from framework.corpus.console import Reporter
+from framework.corpus.deduplication import Part, drop_documents, plan_documents
 from framework.corpus.deduplication.minhash import minhash_config
 from framework.corpus.deduplication.settings import DeduplicationSettings
 from framework.corpus.engine import Engine
 from framework.corpus.executors import available_cores
 from framework.corpus.filters.settings import FilterSettings
 from framework.corpus.filters.words import UnicodeWords
+from framework.corpus.processes import ProcessExecutor
 from framework.corpus.readers import read_documents
 from framework.corpus.readers.records import Fields
-from framework.corpus.report import Reporter
 from framework.corpus.shards import ShardWriter, encode_text
 from framework.corpus.steps import ReadFiles, cleaning_steps
 from framework.corpus.tokenizer import load_tokenizer, train_tokenizer
@@ -102,12 +104,10 @@ class Work:
         train_tokenizer(self.tokenizer, tokenizer, [Source(paths, 5_000_000) for paths in self.shards])
         self.processor = load_tokenizer(self.tokenizer)
 
-    def execute(self, steps: list[Any], tasks: int | None = None) -> None:
-        """Run a pipeline of datatrove's on all cores."""
-        from datatrove.executor.local import LocalPipelineExecutor
-
+    def execute(self, executor: type[LocalPipelineExecutor], steps: list[Any], tasks: int | None = None) -> None:
+        """Run a pipeline on all cores."""
         log = tempfile.mkdtemp(dir=self.folder)
-        LocalPipelineExecutor(steps, tasks=tasks or self.cores, workers=self.cores, logging_dir=log).run()
+        executor(steps, tasks=tasks or self.cores, workers=self.cores, logging_dir=log).run()
 
     def fresh(self) -> Path:
         """A new folder."""
@@ -120,7 +120,7 @@ def clean_loam(work: Work) -> None:
 
     config = CorpusConfig(filters=FilterSettings(use=FILTERS))
     read = ReadFiles("parquet", [[str(path)] for path in sorted(work.documents.iterdir())], Fields("text", "score"))
-    work.execute([read, *cleaning_steps(config), ParquetWriter(str(work.fresh()))])
+    work.execute(ProcessExecutor, [read, *cleaning_steps(config), ParquetWriter(str(work.fresh()))])
 
 
 def clean_datatrove(work: Work) -> None:
@@ -131,7 +131,9 @@ def clean_datatrove(work: Work) -> None:
 
     words = UnicodeWords()
     filters = [kind(language=words) for kind in (GopherRepetitionFilter, GopherQualityFilter, C4QualityFilter)]
-    work.execute([ParquetReader(str(work.documents)), *filters, ParquetWriter(str(work.fresh()))])
+    work.execute(
+        LocalPipelineExecutor, [ParquetReader(str(work.documents)), *filters, ParquetWriter(str(work.fresh()))]
+    )
 
 
 def deduplicate_loam(work: Work) -> None:
@@ -139,11 +141,13 @@ def deduplicate_loam(work: Work) -> None:
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.writers import ParquetWriter
 
-    plan = plan_documents(DEDUPLICATION, work.fresh(), [Part("all", work.cores)])
-    work.execute([ParquetReader(str(work.documents)), *plan.sign["all"]])
+    folder = work.fresh()
+    plan = plan_documents(DEDUPLICATION, folder, [Part("all", work.cores)])
+    work.execute(ProcessExecutor, [ParquetReader(str(work.documents)), *plan.sign["all"]])
     for stage in plan.decide:
-        work.execute(stage.steps, stage.tasks)
-    work.execute([ParquetReader(str(work.documents)), *plan.drop["all"], ParquetWriter(str(work.fresh()))])
+        work.execute(ProcessExecutor, stage.steps, stage.tasks)
+    drop, write = drop_documents(DEDUPLICATION, folder, 0), ParquetWriter(str(work.fresh()))
+    work.execute(ProcessExecutor, [ParquetReader(str(work.documents)), *drop, write])
 
 
 def hash_text(text: str) -> int:
@@ -162,11 +166,11 @@ def deduplicate_datatrove(work: Work) -> None:
     signatures, buckets, removed = (str(work.fresh()) for _ in range(3))
     signature = Signature(signatures, config, UnicodeWords())
     signature._hash_func = hash_text
-    work.execute([ParquetReader(str(work.documents)), signature])
-    work.execute([MinhashDedupBuckets(signatures, buckets, config=config)], DEDUPLICATION.bands)
-    work.execute([MinhashDedupCluster(buckets, removed, config=config)], 1)
+    work.execute(LocalPipelineExecutor, [ParquetReader(str(work.documents)), signature])
+    work.execute(LocalPipelineExecutor, [MinhashDedupBuckets(signatures, buckets, config=config)], DEDUPLICATION.bands)
+    work.execute(LocalPipelineExecutor, [MinhashDedupCluster(buckets, removed, config=config)], 1)
     written = ParquetWriter(str(work.fresh()))
-    work.execute([ParquetReader(str(work.documents)), MinhashDedupFilter(removed), written])
+    work.execute(LocalPipelineExecutor, [ParquetReader(str(work.documents)), MinhashDedupFilter(removed), written])
 
 
 def tokenise_loam(work: Work) -> None:

@@ -8,12 +8,17 @@ Printed are tokens/s of each reader and its ratio to Loam's, then the time to se
 - memmap: one flat file of the tokens in the order wanted, cut into rows; nothing is shuffled or mixed, document
   numbers are counted from the end-of-text tokens. The least that any reader has to do.
 - webdataset: the same shards through `WebDataset(...).decode()`, in the order stored, blocks cut into rows.
+- litdata, if it is installed (`pip install litdata`): the same tokens as it stores them, by its `StreamingDataset`
+  over `TokensLoader`, rows shuffled, batches stacked here.
 
 The readers take turns, so that whatever else the machine does falls on all of them; the best of the turns counts.
 """
 
 import argparse
+import functools
 import hashlib
+import importlib.util
+import itertools
 import json
 import shutil
 import tarfile
@@ -23,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 import webdataset
 
 from benchmarks.machine import machine
@@ -117,6 +123,33 @@ def of_webdataset(folder: Path, length: int, batch: int) -> Batches:
             rest = rest[batch * length :]
 
 
+def of_litdata(folder: Path, length: int, batch: int) -> Batches:
+    """Rows in a shuffled order."""
+    import litdata
+
+    stored, loader = folder / "litdata", litdata.TokensLoader
+    blocks = len(np.memmap(folder / "flat.bin", dtype=np.uint16, mode="r")) // BLOCK
+    litdata.optimize(
+        functools.partial(_litdata_block, str(folder / "flat.bin")),
+        list(range(blocks)),
+        str(stored),
+        chunk_bytes="64MB",
+        num_workers=1,
+        item_loader=loader(block_size=length + 1),
+        verbose=False,
+    )
+    while True:
+        dataset = litdata.StreamingDataset(str(stored), item_loader=loader(block_size=length + 1), shuffle=True)
+        rows = (row.numpy() for row in dataset)
+        while len(found := list(itertools.islice(rows, batch))) == batch:
+            yield _batch(np.stack(found))
+
+
+def _litdata_block(flat: str, number: int) -> Iterator[torch.Tensor]:
+    tokens = np.memmap(flat, dtype=np.uint16, mode="r")[number * BLOCK : (number + 1) * BLOCK]
+    yield torch.from_numpy(tokens.astype(np.int32))
+
+
 def _batch(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tokens = rows.astype(np.int64)
     begins = tokens[:, :-1] == END_OF_TEXT
@@ -157,6 +190,7 @@ def main() -> None:
         "loam": loam,
         "memmap": memmap,
         "webdataset": of_webdataset,
+        **({"litdata": of_litdata} if importlib.util.find_spec("litdata") else {}),
     }
     folder = Path(tempfile.mkdtemp(prefix="loam-benchmark-"))
     try:
@@ -170,7 +204,7 @@ def main() -> None:
                 best[name] = max(best[name], tokens_per_second(batches, arguments.seconds))
     finally:
         shutil.rmtree(folder)
-    print(machine("numpy", "webdataset"))
+    print(machine("numpy", "webdataset", *(["litdata"] if "litdata" in readers else [])))
     print(f"rows of {arguments.length}, batches of {arguments.batch}, {2 * arguments.blocks} Mi tokens")
     for name, speed in best.items():
         print(f"{name:<12} {speed / 1e6:8.1f} M tokens/s   loam is {best['loam'] / speed:5.2f}x of it")
