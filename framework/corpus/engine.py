@@ -30,7 +30,7 @@ from loguru import logger
 from framework.config import ExecutorConfig
 from framework.corpus.console import Reporter
 from framework.corpus.executors import FAILURES, LOG, available_cores, cluster, launch, workers_on_this_machine
-from framework.corpus.stages import Facts, Stage, fill, output_error, partial_directory, read_stage, unsound
+from framework.corpus.stages import STAMP, Facts, Stage, fill, output_error, partial_directory, read_stage, unsound
 from framework.errors import UserError
 
 # Of every filter's statistics: what the counts of documents say already, and sizes of what passed.
@@ -146,7 +146,7 @@ class Engine:
 
 def remove_unless_resumable(directory: Path) -> None:
     """Remove a directory of pipelines' directories unless one of them has a task that was done."""
-    if not any(directory.glob(f"*/{'[0-9]' * 5}*/")):
+    if not any(directory.rglob(f"{'[0-9]' * 5}/{STAMP}")):
         shutil.rmtree(directory, ignore_errors=True)
 
 

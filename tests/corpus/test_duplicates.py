@@ -2,12 +2,14 @@
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import webdataset
 
 from framework.config import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
+from framework.corpus.deduplication.minhash import KeepFirstOfClusters
 from framework.corpus.deduplication.settings import DeduplicationSettings
 from framework.corpus.pipeline import prepare
 from tests.corpus.texts import random_documents, write_jsonl
@@ -163,6 +165,36 @@ def test_what_is_too_short_without_its_paragraphs_goes(tmp_path: Path) -> None:
     manifest = prepare(config)
     assert all(len(text) >= 300 for name in config.corpora for text in kept_texts(config, name))
     assert manifest.corpora["second"].dropped["minimum_characters"] > 0
+
+
+def test_an_interrupted_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = corpora(tmp_path, near=True)
+    config.executor.workers = 1
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeepFirstOfClusters, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config)
+    assert not (Path(config.output) / "duplicates").exists()
+    signatures = Path(config.output).glob(".duplicates.work/*/near/signatures/bucket_000/*")
+    before = {path: path.stat().st_mtime_ns for path in signatures}
+    times = dict(before)
+
+    def remember(self: KeepFirstOfClusters, *arguments: object) -> Iterator[object]:
+        times.update({path: path.stat().st_mtime_ns for path in before})
+        return run(self, *arguments)
+
+    run = KeepFirstOfClusters.run
+    with monkeypatch.context() as patch:
+        patch.setattr(KeepFirstOfClusters, "run", remember)
+        resumed = prepare(config)
+    assert before
+    assert times == before  # what was signed was not signed again
+    undisturbed = corpora(tmp_path, "undisturbed", near=True)
+    assert prepare(undisturbed).digest == resumed.digest
 
 
 def test_nothing_asked_for_keeps_every_copy(tmp_path: Path) -> None:
