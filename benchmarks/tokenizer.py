@@ -5,7 +5,7 @@
 
 Each model is trained by `framework.corpus.tokenizer` in a process of its own; printed are its seconds, its peak of
 memory, and that peak over the bytes of the sample, without what the process had before. Made-up words, in which
-hardly one comes twice, are what no text takes more for.
+hardly one comes twice, take more than any real text.
 """
 
 import argparse

@@ -38,8 +38,8 @@ class TokenizerConfig:
     algorithm: str = "bpe"  # bpe (Sennrich et al. 2016, arXiv:1508.07909) | unigram (Kudo 2018, arXiv:1804.10959)
     vocabulary_size: int = 4096  # ids, the reserved ones and the 256 bytes included
     # Text the tokenizer is trained on, at most; the corpora share it by their weights. Of memory, training takes 11 to
-    # 19 bytes for each with bpe, 21 to 25 with unigram, and 93 and 60 where hardly a word comes twice: on 100 MB of
-    # any text it stays below 10 GB and about 6 GB (benchmarks/tokenizer.py).
+    # 19 bytes for each with bpe, 21 to 25 with unigram, and 93 and 60 where hardly a word comes twice: 100 MB of the
+    # worst text that was measured stay below 10 GB (benchmarks/tokenizer.py).
     sample_bytes: int = 100_000_000
     seed: int = 0  # which documents are in that sample
 
