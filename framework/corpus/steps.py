@@ -62,10 +62,9 @@ class CleanText(PipelineStep):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """The same documents, cleaned."""
         for document in data:
-            with self.track_time():
-                document.text, document.id = clean_text(document.text), clean_text(document.id)
-                for name in ("title", "url"):
-                    document.metadata[name] = clean_text(document.metadata[name])
+            document.text, document.id = clean_text(document.text), clean_text(document.id)
+            for name in ("title", "url"):
+                document.metadata[name] = clean_text(document.metadata[name])
             self.stat_update("total")
             yield document
 
