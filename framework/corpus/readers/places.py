@@ -65,7 +65,12 @@ def _remote_matches(pattern: str) -> list[str]:
     if not any(sign in pattern.partition("://")[2] for sign in "*["):
         return [pattern]  # whether it is there, and why not, is told when it is described
     system = filesystem(pattern)
-    return [system.unstrip_protocol(name) for name in retrying(lambda: system.glob(pattern), pattern)]
+    try:
+        return [system.unstrip_protocol(name) for name in retrying(lambda: system.glob(pattern), pattern)]
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{pattern}: is no pattern ({error}); use *, [...], and ** between slashes") from error
 
 
 def _describe(location: str) -> RawFile:
@@ -140,6 +145,8 @@ class _RemoteFile(io.RawIOBase):
         self._about = about
         self._in_ranges = self._in_ranges and about.get("size") is not None and about.get("partial", True)
         options = {"block_size": _BLOCK_BYTES, "cache_type": "readahead"} if self._in_ranges else {"block_size": 0}
+        if self._location.startswith("http"):
+            options["size"] = about.get("size")  # or it is asked for once more
         self._file = system.open(self._location, "rb", **options)
 
     def _go_to_position(self) -> None:
