@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framework import distributed
+from framework import distributed, places
 from framework.errors import UserError
-from framework.stream import places
 
 SCHEMA_VERSION = 1
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from framework import places
 from framework.config import RemoteConfig
 from framework.errors import UserError
-from framework.stream import places
 from framework.stream.blocks import BlockData, parse_block
 from framework.stream.cache import DiskCache
 from framework.stream.manifest import Block
@@ -82,8 +82,12 @@ class RemoteShards:
                     return parse_block(block, content, _begin(block))
                 self._cache.drop(block.sha256)
         for _ in range(HASH_ATTEMPTS):
-            content = places.read(
-                block.shard, _begin(block), _end(block), self._config.attempts, self._config.backoff_seconds
+            content = places.retrying(
+                lambda: places.read_range(block.shard, _begin(block), _end(block)),
+                block.shard,
+                self._config.attempts,
+                self._config.backoff_seconds,
+                "or raise data.remote.attempts",
             )
             if _digest(block, content) == block.sha256:
                 if self._cache:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from framework import places
 from framework.config import RemoteConfig
 from framework.errors import UserError
-from framework.stream import places
 from framework.stream.blocks import BlockData, parse_block
 from framework.stream.manifest import Block
 

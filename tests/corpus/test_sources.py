@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
+from framework import places
 from framework.config import CorpusConfig, PrepareConfig
 from framework.corpus.documents import Document
 from framework.corpus.pipeline import prepare
@@ -192,8 +193,8 @@ def test_files_behind_http_are_what_they_are_on_disk(server: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none.jsonl", "none.jsonl: is not there; check the URL"),
-        ("secret.jsonl", "secret.jsonl: .*check your credentials and rights"),
+        ("none.jsonl", "none.jsonl: there is no such file; check the address"),
+        ("secret.jsonl", "secret.jsonl: access was refused .*403.*; check the credentials"),
         ("*.nothing", r"corpora.x.paths: '.*\*\.nothing' matches no file"),
     ],
 )
@@ -205,23 +206,33 @@ def test_what_http_does_not_have_or_give(server: str, name: str, message: str) -
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("{server}/secret.jsonl", "secret.jsonl: .*check your credentials"),
+        ("{server}/secret.jsonl", "secret.jsonl: access was refused .*403.*; check the credentials"),
         ("{server}/broken.jsonl", "broken.jsonl: .*check the network and the server, and start again"),
         ("http://127.0.0.1:9/x.jsonl", "127.0.0.1:9/x.jsonl: .*check the network"),
-        ("nosuch://bucket/x.jsonl", "nosuch://bucket/x.jsonl: cannot be read .*; check the URL"),
+        ("nosuch://bucket/x.jsonl", "nosuch://bucket/x.jsonl: nosuch:// cannot be read .*; check the address"),
     ],
 )
-def test_a_server_that_fails_is_one_line(server: str, location: str, message: str) -> None:
+def test_a_server_that_fails_is_one_line(
+    server: str, location: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "LONGEST_WAIT", 0.001)
     with pytest.raises(UserError, match=message) as caught:
         read("jsonl", location.format(server=server))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def forget_s3() -> None:
+    """What was listed, and where the server was: as a new process."""
+    import s3fs
+
+    places._open_filesystem.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A bucket of moto's S3 server on loopback, which is spoken to as Amazon's is."""
     import boto3
-    import s3fs
     from moto.server import ThreadedMotoServer
 
     service = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -230,12 +241,12 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in (("ENDPOINT_URL", f"http://{host}:{port}"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_s3()
     store = boto3.client("s3")
     store.create_bucket(Bucket="raw")
     yield store
     service.stop()
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_s3()
 
 
 def test_a_corpus_in_s3_gives_the_tokens_that_it_gives_on_disk(
@@ -250,9 +261,7 @@ def test_a_corpus_in_s3_gives_the_tokens_that_it_gives_on_disk(
     assert prepare(small).digest == on_disk.digest
     [before] = find_files("x", small.corpora["first"].paths)
     bucket.put_object(Bucket="raw", Key="deep/first.jsonl", Body=b"x" * before.bytes)
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_s3()
     [after] = find_files("x", small.corpora["first"].paths)
     assert before.bytes == after.bytes
     assert before.identity != after.identity  # the same length, another content
@@ -264,7 +273,7 @@ def test_s3_without_credentials_is_one_line(bucket: Any, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(UserError, match=r"s3://raw/first\.jsonl: .*; check your credentials and rights"):
+    with pytest.raises(UserError, match=r"s3://raw/first\.jsonl: access was refused .*; check the credentials"):
         open_raw("s3://raw/first.jsonl")
 
 

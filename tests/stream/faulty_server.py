@@ -1,5 +1,6 @@
-"""An HTTP server for a directory that answers range requests, and on demand misbehaves."""
+"""An HTTP server for a directory that answers range requests and lists what it holds, and on demand misbehaves."""
 
+import hashlib
 import socket
 import threading
 from collections.abc import Callable
@@ -51,13 +52,19 @@ class FaultyServer:
                     with outer._lock:
                         outer._busy -= 1
 
+            do_HEAD = do_GET  # noqa: N815
+
             def _answer(self, fault: Fault) -> None:
                 file = directory / self.path.lstrip("/")
                 if isinstance(fault, int):
                     return self._send(fault, b"")
-                if not file.is_file():
+                if file.is_dir() and fault is None:
+                    links = (f'<a href="{name.name}{"/" * name.is_dir()}">x</a>' for name in sorted(file.iterdir()))
+                    return self._send(200, "".join(links).encode(), kind="text/html")
+                if not file.exists():
                     return self._send(404, b"")
-                content, status = file.read_bytes(), 200
+                content, status = file.read_bytes() if file.is_file() else b"a page", 200
+                version = hashlib.sha256(content).hexdigest()
                 if self.headers.get("Range") and fault != "ignore range":
                     first, last = self.headers["Range"].removeprefix("bytes=").split("-")
                     content, status = content[int(first) : int(last) + 1 if last else None], 206
@@ -66,12 +73,19 @@ class FaultyServer:
                 if fault == "reset":
                     self.close_connection = True
                     return self.connection.shutdown(socket.SHUT_RDWR)
-                return self._send(status, content, cut=fault == "short")
+                return self._send(status, content, cut=fault == "short", version=version)
 
-            def _send(self, status: int, content: bytes, cut: bool = False) -> None:
+            def _send(
+                self, status: int, content: bytes, cut: bool = False, kind: str = "text/plain", version: str = ""
+            ) -> None:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
+                self.send_header("Content-Type", kind)
+                if version:
+                    self.send_header("ETag", version)
                 self.end_headers()
+                if self.command == "HEAD":
+                    return
                 self.wfile.write(content[: len(content) // 2] if cut else content)
                 self.close_connection = cut
 

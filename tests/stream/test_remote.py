@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
+from framework import places
 from framework.config import RemoteConfig
 from framework.errors import UserError
-from framework.stream import places
 from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows
 from framework.stream.manifest import copy_tokenizer, read_manifest

@@ -1,21 +1,20 @@
-"""Where raw files lie: on this machine, or behind any URL that fsspec reads (https://, s3://, gs://)."""
+"""Raw files: which there are, on this machine or behind a URL, and their bytes."""
 
 import glob
 import io
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from framework.corpus.digests import file_digest
 from framework.errors import UserError
-
-T = TypeVar("T")
+from framework.places import ShortReadError, filesystem, is_remote, retrying
 
 _BLOCK_BYTES = 8 << 20  # fetched at a time
 _MARKS = ("ETag", "LastModified", "Last-Modified", "Content-MD5", "md5Hash", "mtime")  # of a version of a remote file
+_SAME = ("size", "ETag", "Last-Modified", "md5Hash")  # of these, what a listing and a look at the file tell alike
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,6 @@ class RawFile:
     location: str  # a path or a URL
     bytes: int  # 0 where a server does not tell
     identity: str
-
-
-def is_remote(location: str) -> bool:
-    """Whether a location is a URL."""
-    return "://" in location
 
 
 def base_name(location: str) -> str:
@@ -68,68 +62,37 @@ def _local_matches(pattern: str) -> list[str]:
 
 
 def _remote_matches(pattern: str) -> list[str]:
-    system = filesystem(pattern)
-
-    def matches() -> list[str]:
-        if any(sign in pattern.partition("://")[2] for sign in "*["):
-            return [system.unstrip_protocol(name) for name in system.glob(pattern)]
+    if not any(sign in pattern.partition("://")[2] for sign in "*["):
         return [pattern]  # whether it is there, and why not, is told when it is described
-
-    return attempt(pattern, matches)
+    system = filesystem(pattern)
+    try:
+        return [system.unstrip_protocol(name) for name in retrying(lambda: system.glob(pattern), pattern)]
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{pattern}: is no pattern ({error}); use *, [...], and ** between slashes") from error
 
 
 def _describe(location: str) -> RawFile:
     if not is_remote(location):
         return RawFile(location, Path(location).stat().st_size, file_digest(Path(location)))
-    about = attempt(location, lambda: filesystem(location).info(location))
-    version = [f"{mark} {about[mark]}" for mark in _MARKS if about.get(mark)]
-    return RawFile(location, about.get("size") or 0, " ".join([str(about.get("size")), *version]))
+    about = retrying(lambda: filesystem(location).info(location), location)
+    return RawFile(location, about.get("size") or 0, _version(about))
 
 
-def filesystem(location: str) -> Any:
-    """The fsspec file system of a URL.
-
-    Raises:
-        UserError: there is none for its scheme, or the library that it needs is not installed.
-    """
-    import fsspec
-
-    try:
-        return fsspec.filesystem(location.partition("://")[0])
-    except (ImportError, ValueError) as error:
-        raise UserError(
-            f"{location}: cannot be read ({error}); check the URL, or pip install 'loam[remote]'"
-        ) from error
-
-
-def attempt(location: str, action: Callable[[], T], place: str = "") -> T:
-    """`action()`; whatever the network, the server or the credentials do is told with the location, in one line."""
-    try:
-        return action()
-    except UserError:
-        raise
-    except Exception as error:  # each library has its own: botocore's and aiohttp's have no common base
-        cause = (error.__cause__ or error) if isinstance(error, FileNotFoundError) else error  # fsspec's, for HTTP
-        name, words = type(cause).__name__, " ".join(str(cause).split())
-        status = getattr(cause, "status", 0)
-        if isinstance(cause, FileNotFoundError) or status in (404, 410):
-            raise UserError(f"{location}: is not there; check the URL") from error
-        if isinstance(cause, PermissionError) or "Credentials" in name or status in (401, 403):
-            remedy = "check your credentials and rights"
-        else:
-            remedy = "check the network and the server, and start again"
-        raise UserError(f"{location}: {place}{words or name}; {remedy}") from error
+def _version(about: dict[str, Any]) -> str:
+    return " ".join([str(about.get("size")), *(f"{mark} {about[mark]}" for mark in _MARKS if about.get(mark))])
 
 
 class _RemoteFile(io.RawIOBase):
-    """A remote file, fetched in large blocks; what goes wrong on the way reaches the user as `UserError`."""
+    """A remote file, fetched in large blocks; where that fails it is opened again, and read on from the same byte."""
 
     def __init__(self, location: str) -> None:
-        self._location = location
+        self._location, self._position = location, 0
         self._file: Any = None
-        self._file = attempt(
-            location, lambda: filesystem(location).open(location, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
-        )
+        self._in_ranges = True  # as long as the server answers them
+        self._about: dict[str, Any] = {}
+        retrying(self._open, location)
 
     def readable(self) -> bool:
         return True
@@ -138,20 +101,73 @@ class _RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return self._position
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._file.seek(offset, whence))
+        size = self._about.get("size")
+        if whence == os.SEEK_END and size is None:
+            raise UserError(f"{self._location}: the server does not tell its size; fetch the file to a disk")
+        self._position = offset + (0, self._position, size or 0)[whence]
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        place = f"at byte {self.tell():,}: "
-        data = attempt(self._location, lambda: self._file.read(len(buffer)), place)
+        place = f"{self._location}: at byte {self._position:,}"
+        data = retrying(lambda: self._read(len(buffer)), place)
         buffer[: len(data)] = data
+        self._position += len(data)
         return len(data)
 
-    def close(self) -> None:
+    def _read(self, count: int) -> bytes:
+        size = self._about.get("size")
+        if size is not None and self._position >= size:
+            return b""
+        try:
+            if self._file is None:
+                self._open()
+            self._go_to_position()
+            data = bytes(self._file.read(count))
+            if not data and size is not None:
+                raise ShortReadError(f"it ends there, not at byte {size:,}")
+            return data
+        except Exception as error:
+            self._release()
+            filesystem(self._location).invalidate_cache()  # a listing would not tell that the file was changed
+            if not self._in_ranges or not isinstance(error, ValueError) or isinstance(error, UserError):
+                raise
+            self._in_ranges = False  # so fsspec tells of a server that sends the whole file, whatever range is wanted
+            return self._read(count)
+
+    def _open(self) -> None:
+        system = filesystem(self._location)
+        about = system.info(self._location)
+        if self._about and any(self._about.get(mark) != about.get(mark) for mark in _SAME):
+            raise UserError(f"{self._location}: was changed while it was read; start again")
+        self._about = about
+        self._in_ranges = self._in_ranges and about.get("size") is not None and about.get("partial", True)
+        options = {"block_size": _BLOCK_BYTES, "cache_type": "readahead"} if self._in_ranges else {"block_size": 0}
+        if self._location.startswith("http"):
+            options["size"] = about.get("size")  # or it is asked for once more
+        self._file = system.open(self._location, "rb", **options)
+
+    def _go_to_position(self) -> None:
+        """A file that comes in one stream cannot be sought in: what lies before is read and let go."""
+        if self._in_ranges:
+            self._file.seek(self._position)
+            return
+        if self._file.tell() > self._position:
+            self._release()
+            self._open()
+        while self._file.tell() < self._position:
+            if not self._file.read(min(self._position - self._file.tell(), _BLOCK_BYTES)):
+                raise ShortReadError(f"it ends at byte {self._file.tell():,}")
+
+    def _release(self) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
+
+    def close(self) -> None:
+        self._release()
         super().close()
 
 
