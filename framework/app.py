@@ -50,6 +50,7 @@ def _guarded(program: Callable[[], None]) -> int:
     except StoppedByAnotherRankError:
         return 2
     except KeyboardInterrupt:
+        print("loam: stopped; what was done is kept, start again to go on", file=sys.stderr, flush=True)
         return 130
     except SystemExit as end:  # after --help, which Hydra answers
         return int(end.code or 0)

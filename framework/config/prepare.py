@@ -115,6 +115,8 @@ class PrepareConfig:
 
     def check(self, world_size: int = 1) -> None:
         require(world_size == 1, "torchrun", f"started {world_size} processes", "prepare runs as one")
+        require(bool(self.output), "output", "is empty", "name a directory")
+        require("://" not in self.output, "output", f"{self.output} is a URL", "name a directory, and upload it later")
         require(bool(self.corpora), "corpora", "there is none", "choose some, e.g. corpus=[sample_web]")
         for name, corpus in self.corpora.items():
             require(name.isidentifier(), f"corpora.{name}", "is no plain name", "use letters, digits and _")

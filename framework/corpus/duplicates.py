@@ -16,7 +16,11 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from framework.corpus.deduplication import (
+    EXACT,
+    HOST_LINES,
     NAMING,
+    NEAR,
+    PARAGRAPHS,
     Part,
     Plan,
     drop_documents,
@@ -30,6 +34,13 @@ from framework.corpus.digests import json_digest
 from framework.corpus.engine import Engine, Output
 from framework.corpus.reading import ReadDocuments
 from framework.corpus.stages import Facts, Stage
+
+_FOUND = {
+    EXACT: "exact copies",
+    NEAR: "near copies",
+    PARAGRAPHS: "repeated paragraphs",
+    HOST_LINES: "lines of hosts",
+}
 
 
 class Pass(Output):
@@ -64,7 +75,7 @@ def find_duplicates(
 
     Returns:
         `named`: by corpus, a digest of what is named of it. A corpus of which the same is named need not be
-        written again.
+        written again. `found`: how many documents and paragraphs are named, by what they are.
     """
     parts = list_parts(documents)
     firsts, digest = first_tasks(parts), json_digest(inputs)
@@ -85,7 +96,12 @@ def find_duplicates(
     for name in NAMING:
         if (work / name / "named").exists():
             shutil.copytree(work / name / "named", directory / name / "named")
-    return {"named": {part.name: _named_digest(directory, part, firsts[part.name]) for part in parts}}
+    tasks = sum(part.tasks for part in parts)
+    found = {name: sum(len(read_named(directory / name, task)) for task in range(tasks)) for name in NAMING}
+    return {
+        "named": {part.name: _named_digest(directory, part, firsts[part.name]) for part in parts},
+        "found": {_FOUND[name]: count for name, count in found.items() if count},
+    }
 
 
 def list_parts(documents: dict[str, Stage]) -> list[Part]:

@@ -9,6 +9,8 @@ Documents, texts and tokens are made by pipelines of tasks (`engine`), which kee
 the stage until it is done.
 """
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ from framework.corpus.texts import SPLITS, write_text_shards
 from framework.corpus.tokenizer import MODEL, RESERVED, train_tokenizer
 from framework.corpus.tokenizer_sample import Source, wanted_bytes
 from framework.corpus.tokens import token_dtype, write_token_shards
+from framework.errors import UserError
 
 _DESCRIBED = ("source", "licence", "language", "minimum_characters", "deduplicate_paragraphs")  # in or about a shard
 _NOT_READ = ("paths", "weight", "source", "licence", "deduplicate_paragraphs")  # nothing that is read depends on them
@@ -58,7 +61,7 @@ def prepare(config: PrepareConfig) -> Manifest:
     config.check()
     reporter = Reporter()
     try:
-        with Engine(config.executor, reporter) as engine:
+        with _alone_in(Path(config.output)), Engine(config.executor, reporter) as engine:
             run = _Run(config, engine, reporter)
             documents = {name: run.documents(name) for name in config.corpora}
             duplicates = run.duplicates(documents)
@@ -78,6 +81,26 @@ def prepare(config: PrepareConfig) -> Manifest:
     reporter.say(f"manifest: {_manifest_path(config)}, digest {manifest.digest[:16]}")
     reporter.say(f"report: {page}, and as JSON beside it")
     return manifest
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Make the output directory and keep other runs out of it; the lock ends with the process, whatever ends that."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output: {output}: {error.strerror}; choose another directory") from error
+    directory = os.open(output, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"output: another prepare works in {output}; wait for it, or choose another directory"
+            ) from error
+        yield
+    finally:
+        os.close(directory)
 
 
 def _manifest_path(config: PrepareConfig) -> Path:
@@ -157,7 +180,10 @@ class _Run:
             for other in work.glob("*"):
                 if other != place:
                     shutil.rmtree(other)
-            return find_duplicates(directory, place, settings, documents, paragraphs, inputs, self._engine)
+            facts = find_duplicates(directory, place, settings, documents, paragraphs, inputs, self._engine)
+            found = ", ".join(f"{count:,} {what}" for what, count in facts["found"].items())
+            self._reporter.say(f"duplicates: {found or 'none'}")
+            return facts
 
         with _work_directory(stage) as work:
             return ensure(stage, "duplicates", inputs, build, self._reporter.say)

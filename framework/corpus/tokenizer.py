@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,7 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, sources: Iterable[
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).replace("\n", " ").strip()
-        raise UserError(
-            f"tokenizer.vocabulary_size: {config.vocabulary_size} does not suit this text ({reason}); change it"
-        ) from error
+        raise _refusal(config, str(error)) from error
     exact = with_exact_scores(model.getvalue()) if config.algorithm == "unigram" else model.getvalue()
     (directory / MODEL).write_bytes(exact)
     processor = load_tokenizer(directory)
@@ -88,6 +86,20 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, sources: Iterable[
         "end_of_text": processor.eos_id(),
         "reserved": {piece: processor.piece_to_id(piece) for piece in RESERVED},
     }
+
+
+def _refusal(config: TokenizerConfig, reason: str) -> UserError:
+    """What SentencePiece says, to the user: mostly that there are not so many pieces in the text."""
+    most = re.search(r"<= (\d+)", reason)
+    if most is None:
+        words = " ".join(reason.split())
+        return UserError(
+            f"tokenizer.vocabulary_size: {config.vocabulary_size} does not suit this text ({words}); change it"
+        )
+    return UserError(
+        f"tokenizer.vocabulary_size: {config.vocabulary_size} does not suit this text; it has pieces for "
+        f"{most[1]} at most: lower it, raise tokenizer.sample_bytes, or add text"
+    )
 
 
 def _require_memory(algorithm: str, sample_bytes: int) -> None:

@@ -3,6 +3,8 @@
 import bz2
 import gzip
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ CRAWL = b"".join(
     warc_record("response", f"http://a.example/{n}", http(page(f"Number {n}.").encode())) for n in range(4)
 )
 WIKI = wiki("".join(wiki_page(n, f"Page {n}", "text " * 50) for n in range(1, 40))).encode()
+REQUEST = warc_record("request", "http://a.example/r", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+LONG = REQUEST.replace(b"Content-Length: 35", b"Content-Length: 99999999")
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 
 
@@ -30,8 +34,15 @@ def zipped(crawl: bytes) -> bytes:
     ("reader", "name", "content", "message"),
     [
         ("warc", "cut.warc.gz", zipped(CRAWL)[:-40], "damaged beyond byte .* end-of-stream"),
-        ("warc", "cut.warc", CRAWL[:-400], "damaged after record <urn:test:http://a.example/2> .* has .* of its"),
-        ("warc", "foreign.warc", b"GIF89a" + bytes(500), "damaged after the start of the file"),
+        ("warc", "cut.warc", CRAWL[:-400], "damaged after record urn:test:http://a.example/2 .* has .* of its"),
+        ("warc", "skipped.warc", CRAWL + REQUEST[:-20], "damaged after record urn:test:http://a.example/3 .* has"),
+        ("warc", "header.warc", CRAWL + REQUEST[:12], "damaged after record urn:test:http://a.example/3 .*header"),
+        ("warc", "half.warc", CRAWL + REQUEST[:60], "damaged after record urn:test:http://a.example/3 .*header"),
+        ("warc", "skips.warc", CRAWL + LONG + CRAWL, "damaged after record urn:test:http://a.example/3 .* 99,999,999"),
+        ("warc", "long.warc", LONG.replace(b"request", b"response") + CRAWL, "has .* of its 99,999,999 bytes"),
+        ("warc", "short.warc", CRAWL.replace(b"Length: 864", b"Length: 860"), "not followed by an empty line"),
+        ("warc", "lengthless.warc", CRAWL + REQUEST.replace(b"Content-Length: ", b"X: "), "has the length ''"),
+        ("warc", "foreign.warc", b"GIF89a" + bytes(500), "no record begins at byte 0; is it a WARC file"),
         ("warc", "no_page.warc", warc_record("warcinfo", "x", b"a: b\r\n"), "finds no document"),
         ("mediawiki", "cut.xml", WIKI[:-900], "damaged after page 'Page 3.'"),
         ("mediawiki", "cut.xml.bz2", bz2.compress(WIKI)[:-30], "damaged beyond byte"),
@@ -88,7 +99,10 @@ def test_no_cut_and_no_flipped_byte_of_a_compressed_file_goes_unseen(tmp_path: P
         )  # a byte that says nothing
 
 
-@pytest.mark.parametrize(("pattern", "message"), [("*.nothing", "matches no file"), ("empty*", "is empty")])
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("*.nothing", "matches no file"), ("empty*", "is empty"), ("", "is a directory; give files")],
+)
 def test_files_that_are_not_there_or_empty(tmp_path: Path, pattern: str, message: str) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UserError, match=message) as caught:
@@ -131,15 +145,43 @@ def test_a_corpus_without_held_out_documents(small: PrepareConfig) -> None:
 
 def test_a_vocabulary_that_the_text_does_not_support(small: PrepareConfig, tmp_path: Path) -> None:
     small.tokenizer.vocabulary_size = 60_000
-    with pytest.raises(UserError, match=r"tokenizer\.vocabulary_size: 60000 does not suit this text"):
+    with pytest.raises(
+        UserError, match=r"tokenizer\.vocabulary_size: 60000 does not suit this text; it has pieces for \d+ at most"
+    ):
         prepare(small)
     assert not list(Path(small.output).rglob("*.partial"))
 
 
-def test_an_output_that_cannot_be_written(small: PrepareConfig, tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("a file is in the way")
-    with pytest.raises(UserError, match="output: "):
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("{}/file", "output: .*file: File exists; choose another directory"),
+        ("{}/file/below", "output: .*below: Not a directory; choose another directory"),
+        ("/proc/nowhere/at/all", "output: /proc/nowhere/at/all: No such file or directory; choose another directory"),
+        ("", "output: is empty; name a directory"),
+        ("s3://bucket/data", "output: s3://bucket/data is a URL; name a directory"),
+    ],
+)
+def test_an_output_that_cannot_be_written(small: PrepareConfig, tmp_path: Path, output: str, message: str) -> None:
+    (tmp_path / "file").write_text("a file is in the way")
+    small.output = output.format(tmp_path)
+    with pytest.raises(UserError, match=message):
         prepare(small)
+
+
+LOCK = "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX); print(); time.sleep(99)"
+
+
+def test_two_runs_do_not_share_an_output(small: PrepareConfig) -> None:
+    Path(small.output).mkdir()
+    command = [sys.executable, "-u", "-c", LOCK, small.output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match=r"output: another prepare works in .*; wait for it, or choose"):
+            prepare(small)
+        other.kill()
+    assert prepare(small).corpora["first"].documents_kept > 0
 
 
 def test_duplicates_and_short_documents_are_counted_by_rule(small: PrepareConfig, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def find_files(field_name: str, patterns: list[str]) -> list[RawFile]:
     for pattern in patterns:
         matches = _remote_matches(pattern) if is_remote(pattern) else _local_matches(pattern)
         if not matches:
+            if Path(pattern).is_dir():
+                raise UserError(f"{field_name}: {pattern!r} is a directory; give files, e.g. {pattern.rstrip('/')}/*")
             raise UserError(f"{field_name}: {pattern!r} matches no file; give files or glob patterns that exist")
         found.update(matches)
     with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as threads:  # hashing holds no interpreter lock

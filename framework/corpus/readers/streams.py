@@ -67,7 +67,7 @@ class _CheckedStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def tell(self) -> int:  # FastWARC asks for it
+    def tell(self) -> int:  # of the content
         return self._read
 
     def readinto(self, buffer: Any) -> int:

@@ -1,7 +1,8 @@
 """Web crawls: WARC files (pages) and WET files (text that Common Crawl extracted)."""
 
+import io
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 from framework.corpus.documents import Document
 from framework.corpus.readers.streams import open_stream
@@ -9,6 +10,9 @@ from framework.errors import UserError
 
 MAXIMUM_BYTES = 64 << 20  # a larger record is no page; reading it whole would not be bounded
 _PAGES = ("text/html", "application/xhtml+xml")
+_WANTED = ("response", "conversion")  # types of records
+_LONGEST_LINE = 1 << 16  # of a header
+_CHUNK = 1 << 20
 
 
 def read_warc(location: str) -> Iterator[Document]:
@@ -21,35 +25,90 @@ def read_warc(location: str) -> Iterator[Document]:
     ("not_html"), larger than 64 MiB ("too_large") or not sound as HTTP ("bad_http").
 
     Raises:
-        UserError: the file is damaged or cut off; the message names the last sound record.
+        UserError: the file is damaged or cut off, in whatever record; the message names the last sound one.
     """
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
-
-    wanted = WarcRecordType.response | WarcRecordType.conversion
     last = "the start of the file"
     with open_stream(location) as stream:
         try:
-            for record in ArchiveIterator(stream, record_types=wanted, parse_http=False):
-                yield _document(record)
-                last = f"record {record.record_id}"
-        except (OSError, EOFError) as error:
+            for record in _records(stream):
+                if record.type in _WANTED:
+                    yield _document(record)
+                last = f"record {record.id}"
+        except EOFError as error:
+            if last == "the start of the file":
+                raise UserError(f"{location}: {error}; is it a WARC file? Check reader, or fetch it again") from error
             raise UserError(f"{location}: damaged after {last} ({error}); fetch the file again") from error
 
 
-def _document(record: Any) -> Document:
-    url = record.headers.get("WARC-Target-URI") or ""
-    document = Document(id=record.record_id.strip("<>"), url=url)
-    declared = record.content_length
-    if declared > MAXIMUM_BYTES:
+@dataclass
+class _Record:
+    """A record of a WARC file (ISO 28500); `block` is None where it is too large, or of no wanted type."""
+
+    headers: dict[str, str]  # names in small letters
+    place: int  # byte of the content with which it begins
+    block: bytes | None = None
+
+    @property
+    def type(self) -> str:
+        return self.headers.get("warc-type", "")
+
+    @property
+    def id(self) -> str:
+        return self.headers.get("warc-record-id", "").strip("<>") or f"at byte {self.place}"
+
+
+def _records(stream: io.BufferedReader) -> Iterator[_Record]:
+    """The records of a file. FastWARC, which parses HTTP here, would end without a word at a record that is cut off."""
+    place = 0
+    while line := stream.readline(_LONGEST_LINE):
+        if not line.startswith(b"WARC/"):
+            raise EOFError(f"no record begins at byte {place:,}")
+        record = _Record({}, place)
+        size, place = _read_headers(stream, record.headers), stream.tell()
+        if record.type in _WANTED and size <= MAXIMUM_BYTES:
+            record.block = stream.read(size)
+            left = size - len(record.block)
+        else:
+            left = size
+            while left and (skipped := len(stream.read(min(left, _CHUNK)))):
+                left -= skipped
+        if left:
+            raise EOFError(f"{record.id} has {size - left:,} of its {size:,} bytes")
+        if stream.read(4) != b"\r\n\r\n":
+            raise EOFError(f"{record.id} is not followed by an empty line: its length is wrong")
+        yield record
+        place = stream.tell()
+
+
+def _read_headers(stream: io.BufferedReader, headers: dict[str, str]) -> int:
+    """Fill `headers` up to the empty line; the length of the block that follows."""
+    name = ""
+    while (line := stream.readline(_LONGEST_LINE)).strip():
+        if not line.endswith(b"\n"):
+            break
+        text = line.decode("utf-8", errors="replace")
+        if text[0] in " \t":  # goes on from the line before
+            headers[name] = f"{headers.get(name, '')} {text.strip()}"
+            continue
+        name, _, value = text.partition(":")
+        name = name.strip().lower()
+        headers[name] = value.strip()
+    if line.strip() or not line:
+        raise EOFError("a header is cut off, or a line of it is too long")
+    length = headers.get("content-length", "")
+    if not (length.isascii() and length.isdigit()):
+        raise EOFError(f"a record has the length {length!r}")
+    return int(length)
+
+
+def _document(record: _Record) -> Document:
+    document = Document(id=record.id, url=record.headers.get("warc-target-uri", "").strip("<>"))
+    if record.block is None:
         document.rejected = "too_large"
-        return document
-    block = record.reader.read()
-    if len(block) < declared:  # FastWARC gives what there is without a word
-        raise EOFError(f"{url} has {len(block):,} of its {declared:,} bytes")
-    if record.headers.get("WARC-Type") == "conversion":
-        document.text = block.decode("utf-8", errors="replace")
-    elif record.is_http:
-        _read_response(document, block)
+    elif record.type == "conversion":
+        document.text = record.block.decode("utf-8", errors="replace")
+    elif record.headers.get("content-type", "").lower().startswith("application/http"):
+        _read_response(document, record.block)
     else:
         document.rejected = "not_html"
     return document
