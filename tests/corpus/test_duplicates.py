@@ -167,6 +167,7 @@ def test_what_is_too_short_without_its_paragraphs_goes(tmp_path: Path) -> None:
     assert manifest.corpora["second"].dropped["minimum_characters"] > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = corpora(tmp_path, near=True)
     config.executor.workers = 1

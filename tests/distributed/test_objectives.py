@@ -37,6 +37,7 @@ def test_ranks_do_not_change_what_is_infilled(runs, data, infilled):
     assert [record["train/loss"] for record in shared] == pytest.approx(losses, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_held_out_text_is_read_left_to_right(runs, data):
     settings = ("run.stop_after=1", "validation.every=1", "optimizer.learning_rate=1e-12")  # the weights hardly move
     (plain,) = pretrain(runs, data, "plain", *settings)
@@ -46,6 +47,7 @@ def test_held_out_text_is_read_left_to_right(runs, data):
         assert infilled[name] == pytest.approx(plain[name], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_another_objective_is_refused_or_begins_a_new_order(runs, data, infilled):
     places = (*SMALL, f"run.directory={runs}", "run.name=infilled", f"data.path={data}")
     refused = run("framework.pretrain", *places)
@@ -61,6 +63,7 @@ def test_another_objective_is_refused_or_begins_a_new_order(runs, data, infilled
     assert hashes(records(runs / "infilled"))[:20] == hashes(infilled)
 
 
+@pytest.mark.slow
 def test_data_without_the_symbols_are_trained_on_left_to_right_alone(runs, data):
     old = make_data(runs / "old", {"web": 300})
     file = old / "tokens" / "manifest.json"
