@@ -84,11 +84,11 @@ def find_duplicates(
         for part in parts:
             if plan.sign[part.name]:
                 read = ReadDocuments(documents[part.name].directory)
-                end = Pass(work / f"{what} of {part.name}", [digest] * part.tasks)
+                end = Pass(work / f"{what}-of-{part.name}", [digest] * part.tasks)
                 label = f"{part.name} {what} to compare"
                 engine.run(label, [read, *before.get(part.name, []), *plan.sign[part.name], end])
         for stage in plan.decide:
-            engine.run(stage.name, [*stage.steps, Pass(work / stage.name, [digest] * stage.tasks)])
+            engine.run(stage.name, [*stage.steps, Pass(work / stage.name.replace(" ", "-"), [digest] * stage.tasks)])
 
     carry_out(plan_documents(settings, work, parts), "documents", {})
     drop = {name: drop_documents(settings, work, first) for name, first in firsts.items()}

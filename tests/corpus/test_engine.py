@@ -276,7 +276,7 @@ def test_a_real_ray_cluster_gives_the_same_bytes(tmp_path: Path, alone: dict[str
     assert not [
         line
         for line in done.stderr.splitlines()
-        if not line.startswith(("many ", "tokenizer: ", "manifest: ", "report: "))
+        if not line.startswith(("many ", "tokenizer: ", "manifest: ", "report: ", "duplicates: "))
     ]
     bad = tmp_path / "raw/3.jsonl.gz"
     bad.write_bytes(bad.read_bytes()[:-20])
