@@ -1,28 +1,19 @@
-"""Every configuration field there is, once, with its default and its unit: a file for each entry point.
+"""Every configuration field there is, once, with its default and its unit: a file for each entry point,
+and for each side of training.
 
 `configs/` holds only what differs from here. Types are checked while Hydra composes; what one field
 demands of another is checked by the `check` methods, whose messages start with the field's name.
 """
 
+from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
+from framework.config.execution import ClusterConfig, PrecisionConfig, ZeroConfig
 from framework.config.generate import GenerateConfig, ModelSource
 from framework.config.model import ModelConfig
+from framework.config.optimization import OptimizerConfig, ScheduleConfig
 from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
-from framework.config.pretrain import (
-    BatchConfig,
-    CheckpointConfig,
-    ClusterConfig,
-    DataConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    PrecisionConfig,
-    PretrainConfig,
-    RemoteConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrackerConfig,
-    ValidationConfig,
-    ZeroConfig,
-)
+from framework.config.pretrain import PretrainConfig
+from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
+from framework.config.survival import CheckpointConfig
 
 __all__ = [
     "BatchConfig",

@@ -1,6 +1,5 @@
 """The training loop: position in, updates out, and a checkpoint wherever one may be needed."""
 
-import logging
 import math
 import time
 from dataclasses import asdict
@@ -12,12 +11,10 @@ from framework.config import PretrainConfig
 from framework.distributed import together
 from framework.errors import UserError
 from framework.model.arithmetic import training_flops_per_token
-from framework.model.families import check_exportable
-from framework.model.tokenizer_files import open_own
 from framework.model.transformer import Transformer, initialize
 from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows, share_of
-from framework.stream.manifest import Manifest, copy_tokenizer, read_manifest
+from framework.stream.manifest import Manifest, read_manifest
 from framework.stream.objective import open_objective
 from framework.stream.shards import open_shards
 from framework.training import checkpoint as checkpoints
@@ -26,13 +23,12 @@ from framework.training import summary
 from framework.training.checkpoint import Checkpoint
 from framework.training.engine import Engine, StepResult
 from framework.training.handoff import handed_over, write_model
-from framework.training.identity import current, identity, orders, other_settings
+from framework.training.identity import current
 from framework.training.metrics import Metrics
 from framework.training.schedule import learning_rate_factor
+from framework.training.start import checkpoint_to_resume, keep_tokenizer, say, settle_model
 from framework.training.tracker import open_tracker
 from framework.training.validation import HeldOut, Validation
-
-logger = logging.getLogger("loam")
 
 
 def train(config: PretrainConfig) -> None:
@@ -43,19 +39,17 @@ def train(config: PretrainConfig) -> None:
     """
     run = Path(config.run.directory) / config.run.name
     manifest = read_manifest(config.data.path)
-    together(lambda: _settle_model(config, manifest))
+    together(lambda: settle_model(config, manifest))
     objective = together(lambda: open_objective(config.objective, manifest, config.data.seed))
     shards = together(lambda: open_shards(config.data.path, config.data.remote))
-    found, history = _checkpoint_to_resume(run, config, manifest)
+    found, history = checkpoint_to_resume(run, config, manifest)
     if found is not None and found.state["step"] >= config.schedule.steps and handed_over(run):
-        _say(f"{run}: complete and sound at step {found.state['step']}, nothing to do")
+        say(f"{run}: complete and sound at step {found.state['step']}, nothing to do")
         summary.show(run)
         return
     if found is not None:
-        _say(
-            f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data"
-        )
-    together(lambda: _keep_tokenizer(manifest, run))
+        say(f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data")
+    together(lambda: keep_tokenizer(manifest, run))
     lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
     data, order = config.data, current(history)
     rows = together(
@@ -65,66 +59,6 @@ def train(config: PretrainConfig) -> None:
         (run / "config.yaml").write_text(composition.to_yaml(config))
     validation = Validation(manifest, lengths.largest, config.batch.micro, shards)
     Trainer(run, config, manifest, rows, validation, found, history).run_to_end()
-
-
-def _settle_model(config: PretrainConfig, manifest: Manifest) -> None:
-    """The vocabulary is the tokenizer's; and what is trained must be exportable, which shows now, not at the end."""
-    if config.model.vocabulary_size == 0:
-        config.model.vocabulary_size = manifest.vocabulary_size
-    if config.model.vocabulary_size < manifest.vocabulary_size:
-        raise UserError(
-            f"model.vocabulary_size: {config.model.vocabulary_size} is less than the {manifest.vocabulary_size} ids of "
-            f"{manifest.tokenizer}; leave it at 0 to take the tokenizer's"
-        )
-    check_exportable(config.model)
-
-
-def _keep_tokenizer(manifest: Manifest, run: Path) -> None:
-    """Rank 0 keeps the tokenizer in the run directory, after a look whether the hand-off will take it."""
-    if distributed.rank() != 0:
-        return
-    tokenizer = open_own(copy_tokenizer(manifest, run), run)
-    if (tokenizer.size, tokenizer.begin) != (manifest.vocabulary_size, manifest.end_of_text):
-        raise UserError(
-            f"{manifest.path}: says {manifest.vocabulary_size} ids and end of text {manifest.end_of_text}, "
-            f"{manifest.tokenizer} has {tokenizer.size} and {tokenizer.begin}; prepare the data again"
-        )
-    if manifest.reserved and manifest.reserved != tokenizer.reserved:
-        raise UserError(
-            f"{manifest.path}: the reserved ids it lists are not those of {manifest.tokenizer}; prepare the data again"
-        )
-
-
-def _checkpoint_to_resume(
-    run: Path, config: PretrainConfig, manifest: Manifest
-) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
-    """The checkpoint to go on from, and the orders of the data that the run has had."""
-    now = identity(config, manifest)
-    if config.run.resume == "never":
-        together(lambda: _refuse_existing(run))
-        return None, [{"began_at": 0, "identity": now}]
-    found, passed_over = checkpoints.newest_sound(run)
-    for line in passed_over:
-        _say(line)
-    if found is None:
-        return None, [{"began_at": 0, "identity": now}]
-    state, allow = found.state, config.data.allow_change
-    history, changes = together(lambda: orders(state["orders"], now, found.path, state["sequences"], allow))
-    for line in (*changes, *other_settings(state["config"], config)):
-        _say(line)
-    return found, history
-
-
-def _refuse_existing(run: Path) -> None:
-    if checkpoints.checkpoints(run):
-        raise UserError(f"run.name: {run} has checkpoints and run.resume=never; choose another name or run.resume=auto")
-
-
-def _say(message: str) -> None:
-    """On the console once, in the log of every rank."""
-    logger.info(message)
-    if distributed.rank() == 0:
-        print(message, flush=True)
 
 
 class Trainer:

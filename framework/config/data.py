@@ -1,0 +1,107 @@
+"""Which tokens are trained on, in which batches, and what of them is to be predicted."""
+
+from dataclasses import dataclass, field
+
+from framework.checks import divisors, require, require_choice, require_not_negative, require_positive
+
+
+@dataclass
+class RemoteConfig:
+    """Reading token shards from a URL; without meaning for a local path."""
+
+    threads: int = 8  # range reads of one rank at a time
+    batches_ahead: int = 2  # how far ahead of their use blocks are read
+    memory_bytes: int = 2_000_000_000  # blocks that a rank holds, at most
+    cache: str = ""  # directory on a local disk where blocks are kept; empty: none
+    cache_bytes: int = 100_000_000_000  # size of that directory, at most
+    attempts: int = 8  # how often a read is tried
+    backoff_seconds: float = 0.5  # before the second attempt; doubled before each further one, 30 at most
+
+    def check(self) -> None:
+        for name in ("threads", "memory_bytes", "cache_bytes", "attempts"):
+            require_positive(f"data.remote.{name}", getattr(self, name))
+        for name in ("batches_ahead", "backoff_seconds"):
+            require_not_negative(f"data.remote.{name}", getattr(self, name))
+
+
+@dataclass
+class DataConfig:
+    path: str = "data/samples"  # what `prepare` wrote: a directory, or its URL (https://, s3://, gs://)
+    sequence_length: int = 256  # tokens in a row
+    length_changes: dict[int, int] = field(default_factory=dict)  # other lengths, each from a sequence number on
+    weights: dict[str, float] = field(default_factory=dict)  # share of tokens by corpus; empty: as prepared
+    lanes: int = 64  # token streams the order is dealt to; part of the order, so constant over a run
+    seed: int = 0  # of the order
+    allow_change: bool = False  # of weights, lanes, lengths, corpora or objective of a resumed run: a new order
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+
+
+@dataclass
+class ObjectiveConfig:
+    """What training rows ask for; held-out rows are always read left to right, so that bits per byte compare."""
+
+    name: str = "causal_lm"  # causal_lm | fill_in_middle
+    rate: float = 0.0  # fill_in_middle: probability of a document to be rearranged
+    spm_rate: float = 0.0  # fill_in_middle: probability of one of these to have its suffix first
+
+    def check(self) -> None:
+        require_choice("objective.name", self.name, ("causal_lm", "fill_in_middle"))
+        for name in ("rate", "spm_rate"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"objective.{name}", f"is {value}", "it must lie between 0 and 1")
+            require(
+                self.name == "fill_in_middle" or value == 0,
+                f"objective.{name}",
+                f"is {value}, which objective.name={self.name} does not use",
+                "choose objective=fill_in_middle",
+            )
+        require(
+            self.name != "fill_in_middle" or self.rate > 0,
+            "objective.rate",
+            "is 0, so that no document would be rearranged",
+            "raise it, or choose objective=causal_lm",
+        )
+
+
+@dataclass
+class BatchConfig:
+    sequences: int = 16  # global batch: sequences that one update sees
+    changes: dict[int, int] = field(default_factory=dict)  # other batches, each from a sequence number on
+    micro: int = 8  # sequences in one forward pass of one rank, at most
+    # Gradient accumulation follows: sequences / (ranks x micro).
+
+    def check(self, lanes: int, world_size: int) -> None:
+        require_positive("batch.micro", self.micro)
+        sizes = {"batch.sequences": self.sequences}
+        sizes |= {f"batch.changes.{begin}": sequences for begin, sequences in self.changes.items()}
+        for name, sequences in sizes.items():
+            _check_batch(name, sequences, lanes, world_size)
+        micro = self.micro_on(world_size)
+        for sequences in sizes.values():
+            share = sequences // world_size
+            require(
+                share % micro == 0,
+                "batch.micro",
+                f"{micro} does not divide the {share} sequences of a rank",
+                f"use one of {divisors(share)}",
+            )
+
+    def micro_on(self, world_size: int) -> int:
+        """Sequences in one forward pass of one of `world_size` ranks."""
+        return min(self.micro, min([self.sequences, *self.changes.values()]) // world_size)
+
+
+def _check_batch(name: str, sequences: int, lanes: int, world_size: int) -> None:
+    require_positive(name, sequences)
+    require(
+        sequences % lanes == 0 or lanes % sequences == 0,
+        name,
+        f"{sequences} is neither a multiple nor a divisor of data.lanes={lanes}",
+        f"use {max(1, round(sequences / lanes)) * lanes}, or change data.lanes",
+    )
+    require(
+        sequences % world_size == 0,
+        name,
+        f"{sequences} cannot be shared by {world_size} ranks",
+        f"use a multiple of {world_size}",
+    )

@@ -1,0 +1,78 @@
+"""Before the first step: does everything go together, and where does the run stand?"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from framework import distributed
+from framework.config import PretrainConfig
+from framework.distributed import together
+from framework.errors import UserError
+from framework.model.families import check_exportable
+from framework.model.tokenizer_files import open_own
+from framework.stream.manifest import Manifest, copy_tokenizer
+from framework.training import checkpoint as checkpoints
+from framework.training.checkpoint import Checkpoint
+from framework.training.identity import identity, orders, other_settings
+
+logger = logging.getLogger("loam")
+
+
+def settle_model(config: PretrainConfig, manifest: Manifest) -> None:
+    """The vocabulary is the tokenizer's; and what is trained must be exportable, which shows now, not at the end."""
+    if config.model.vocabulary_size == 0:
+        config.model.vocabulary_size = manifest.vocabulary_size
+    if config.model.vocabulary_size < manifest.vocabulary_size:
+        raise UserError(
+            f"model.vocabulary_size: {config.model.vocabulary_size} is less than the {manifest.vocabulary_size} ids of "
+            f"{manifest.tokenizer}; leave it at 0 to take the tokenizer's"
+        )
+    check_exportable(config.model)
+
+
+def keep_tokenizer(manifest: Manifest, run: Path) -> None:
+    """Rank 0 keeps the tokenizer in the run directory, after a look whether the hand-off will take it."""
+    if distributed.rank() != 0:
+        return
+    tokenizer = open_own(copy_tokenizer(manifest, run), run)
+    if (tokenizer.size, tokenizer.begin) != (manifest.vocabulary_size, manifest.end_of_text):
+        raise UserError(
+            f"{manifest.path}: says {manifest.vocabulary_size} ids and end of text {manifest.end_of_text}, "
+            f"{manifest.tokenizer} has {tokenizer.size} and {tokenizer.begin}; prepare the data again"
+        )
+    if manifest.reserved and manifest.reserved != tokenizer.reserved:
+        raise UserError(
+            f"{manifest.path}: the reserved ids it lists are not those of {manifest.tokenizer}; prepare the data again"
+        )
+
+
+def checkpoint_to_resume(
+    run: Path, config: PretrainConfig, manifest: Manifest
+) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
+    """The checkpoint to go on from, and the orders of the data that the run has had."""
+    now = identity(config, manifest)
+    if config.run.resume == "never":
+        together(lambda: _refuse_existing(run))
+        return None, [{"began_at": 0, "identity": now}]
+    found, passed_over = checkpoints.newest_sound(run)
+    for line in passed_over:
+        say(line)
+    if found is None:
+        return None, [{"began_at": 0, "identity": now}]
+    state, allow = found.state, config.data.allow_change
+    history, changes = together(lambda: orders(state["orders"], now, found.path, state["sequences"], allow))
+    for line in (*changes, *other_settings(state["config"], config)):
+        say(line)
+    return found, history
+
+
+def _refuse_existing(run: Path) -> None:
+    if checkpoints.checkpoints(run):
+        raise UserError(f"run.name: {run} has checkpoints and run.resume=never; choose another name or run.resume=auto")
+
+
+def say(message: str) -> None:
+    """On the console once, in the log of every rank."""
+    logger.info(message)
+    if distributed.rank() == 0:
+        print(message, flush=True)
