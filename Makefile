@@ -13,12 +13,15 @@ demo: .venv/installed
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m framework.pretrain experiment=demo
 	$(BIN)/python -m framework.generate model.path=runs/demo/model prompt="It is a truth universally acknowledged"
 
+# A file's tests share what its first one made, so a file stays with one process.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The proofs that take minutes each.
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: .venv/installed
 	$(BIN)/ruff check .

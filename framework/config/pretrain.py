@@ -28,6 +28,7 @@ class PretrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    deterministic: bool = False  # the same bits from every run of the same layout on a GPU too, at some cost in speed
 
     def check(self, world_size: int = 1) -> None:
         require_positive("data.lanes", self.data.lanes)

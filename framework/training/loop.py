@@ -21,6 +21,7 @@ from framework.training import checkpoint as checkpoints
 from framework.training import state as engine_state
 from framework.training import summary
 from framework.training.checkpoint import Checkpoint
+from framework.training.determinism import make_deterministic
 from framework.training.engine import Engine, StepResult
 from framework.training.handoff import handed_over, write_model
 from framework.training.identity import current
@@ -37,6 +38,8 @@ def train(config: PretrainConfig) -> None:
     Raises:
         UserError: data, configuration or checkpoint do not go together; see the messages.
     """
+    if config.deterministic:
+        make_deterministic()
     run = Path(config.run.directory) / config.run.name
     manifest = read_manifest(config.data.path)
     together(lambda: settle_model(config, manifest))
