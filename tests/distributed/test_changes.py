@@ -3,14 +3,8 @@
 import pytest
 
 from tests.launch import SMALL, pretrain, records, run
-from tests.synthetic import make_data
 
 GROWING = ("data.length_changes={96:16,192:32}", "data.sequence_length=8", "batch.changes={64:32,192:16}")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"), {"web": 300, "books": 60}, {"web": 60, "books": 16})
 
 
 def curve(records):

@@ -11,16 +11,6 @@ INFILLING = ("objective=fill_in_middle", "objective.rate=0.5")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"), {"web": 300, "books": 60}, {"web": 60, "books": 16})
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
 def infilled(runs, data):
     """One rank, undisturbed."""
     return pretrain(runs, data, "infilled", *INFILLING, "zero=stage1")

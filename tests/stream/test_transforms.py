@@ -17,7 +17,6 @@ from framework.stream.manifest import read_manifest
 from framework.stream.masked_lm import MaskedLM
 from framework.stream.objective import open_objective
 from framework.stream.shards import LocalShards
-from tests.synthetic import make_data
 
 END, PREFIX, MIDDLE, SUFFIX, MASK, FIRST = 1, 7, 8, 9, 10, 11  # ids of the small tokenizer; FIRST of its text
 VOCABULARY = 1000
@@ -152,11 +151,6 @@ def test_what_is_drawn_never_changes():
     expected = [792, 11, 1, 20, 21, 727, 23, 24, 10, 26, 27, 28, 29, 30, 10, 10, 33, 472, 35, 10, 634, 10]
     assert masked.tolist() == [expected]
     assert np.flatnonzero(labels[0] != NO_LOSS).tolist() == [0, 5, 8, 14, 15, 17, 19, 20, 21]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"), {"web": 300, "books": 60}, {"web": 60, "books": 16})
 
 
 def readers(data):

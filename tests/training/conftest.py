@@ -3,23 +3,12 @@
 import pytest
 
 from tests.launch import pretrain
-from tests.synthetic import make_data
 
 TO_THE_END = (
     *("schedule.steps=12", "run.stop_after=0", "zero=stage1", "validation.every=6"),
     *("checkpoint.every=2", "checkpoint.keep=2", "checkpoint.keep_every=6", "tracker=wandb", "tracker.mode=offline"),
 )
 FORTY_STEPS = ("schedule.steps=41", "run.stop_after=40", "checkpoint.every=10", "checkpoint.keep=3", "zero=stage2")
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"), {"web": 300, "books": 60}, {"web": 60, "books": 16})
-
-
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="session")

@@ -15,14 +15,10 @@ from framework.errors import UserError
 from framework.stream.manifest import read_manifest
 from framework.training.identity import identity, orders
 from framework.training.loop import train
+from tests.curves import curve
 from tests.launch import SMALL, pretrain, records, run, start_ranks
 from tests.synthetic import make_data
 from tests.training.conftest import FORTY_STEPS
-
-
-def curve(run_directory):
-    names = ("step", "train/loss", "train/gradient_norm", "data/batch_hash")
-    return [tuple(record[name] for name in names) for record in records(run_directory)]
 
 
 def places(runs, data, name):
@@ -48,7 +44,7 @@ def test_a_killed_job_goes_on_as_if_nothing_had_happened(runs, data, undisturbed
     assert len(metrics.read_text().splitlines()) < 40
     pretrain(runs, data, "killed", *FORTY_STEPS, ranks=2)
     assert re.search("taken up at step (20|30), ", (runs / "killed" / "log" / "rank-00001.log").read_text())
-    assert curve(runs / "killed") == curve(undisturbed)
+    assert curve(records(runs / "killed")) == curve(records(undisturbed))
 
 
 def test_damaged_checkpoints_are_passed_over_and_trained_again(runs, data, undisturbed):
@@ -62,7 +58,7 @@ def test_damaged_checkpoints_are_passed_over_and_trained_again(runs, data, undis
     assert f"{checkpoints / 'step-00000040'}: passed over, rank-00000.safetensors: its hash" in lines[0]
     assert f"{checkpoints / 'step-00000030'}: passed over, state.json: No such file" in lines[1]
     assert lines[2] == f"{checkpoints / 'step-00000020'}: taken up at step 20, 320 sequences into the data"
-    assert curve(runs / "damaged") == curve(undisturbed)
+    assert curve(records(runs / "damaged")) == curve(records(undisturbed))
     names = ("rank-00000.safetensors", "rank-00001.safetensors")
     for step in (30, 40):  # written again, and equal to the last bit
         for name in names:
@@ -82,7 +78,7 @@ def test_without_a_sound_checkpoint_nothing_is_trained_and_nothing_removed(runs,
     assert all(f"step-{step:08d}: passed over, state.json: its hash" in line for step in (20, 30, 40))
     assert line.endswith("no sound checkpoint is left: restore one, or remove them all to start anew")
     assert hashes(runs / "ruined" / "checkpoints") == before
-    assert curve(runs / "ruined") == curve(undisturbed)
+    assert curve(records(runs / "ruined")) == curve(records(undisturbed))
 
 
 def config_of(run_directory):
