@@ -155,8 +155,15 @@ def explain(error: Exception, schema: type) -> str:
         return f"{group}: there is no {option!r}; choose {' | '.join(_options(group))}"
     named = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     field = named.group(1) if named else ""
-    if field and re.search(r"[Kk]ey '.*' (is )?not in", text):
+    unknown = re.search(r"[Kk]ey '(.*)' (is )?not in", text)
+    if field and unknown:
+        if field in field_names(schema):  # a list of groups of fields, one of which has another name
+            return f"{field}: an entry has {unknown[1]!r}, which is no field of it; --help and the README show them"
         return f"{field}: there is no such field; {_nearest(field, list(field_names(schema)))}"
+    if field and re.search("is not a ListConfig|is not a list", text):
+        return f"{field}: takes a list; write {field}=[VALUE,VALUE]"
+    if re.search(r"dict is not a subclass of", text):
+        return f"{field}: takes fields one by one; write {field}.FIELD=VALUE, or put them into a file of their own"
     told = text.partition("Config search path")[0].splitlines()
     reason = " ".join(line.strip() for line in told if _tells(line))
     return f"{field + ': ' if field and field not in reason else ''}{reason}; --help lists the fields"

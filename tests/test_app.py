@@ -76,6 +76,9 @@ MISTAKES = [  # entry point, command line, how the line begins, what it offers
     (prepare, "corpus=[sample_wob]", "corpus: there is no 'sample_wob'", "sample_web | sample_webtext"),
     (prepare, "corpus=[]", "corpora: there is none", "corpus=[sample_web]"),
     (prepare, "corpora.web.reader=pdf", "corpora.web.reader: unknown value 'pdf'", "warc | mediawiki"),
+    (prepare, "corpora.web.paths=/x", "corpora.web.paths: takes a list", "[VALUE,VALUE]"),
+    (prepare, "corpora.x={}", "x: takes fields one by one", "x.FIELD=VALUE"),
+    (prepare, "decontamination.evaluation=[{pth:/x}]", "decontamination.evaluation: an entry has 'pth'", "--help"),
     (generate, "prompt=Hello", "model.path: is missing", "runs/demo/model"),
     (generate, "model.path=x top_p=2", "top_p: is 2.0", "(0, 1]"),
 ]
