@@ -14,7 +14,9 @@ from torch import Tensor
 import framework
 from framework.config import ModelConfig
 from framework.errors import UserError
-from framework.model.families import TensorRule, check_exportable, family_of, from_json, tensor_rules, to_json
+from framework.model.config_json import from_json, to_json
+from framework.model.families import check_exportable, family_of
+from framework.model.tensor_names import TensorRule, tensor_rules
 from framework.model.tokenizer import load_tokenizer, read_json
 from framework.model.tokenizer_files import check_tokenizer_files, write_tokenizer_files
 from framework.model.transformer import Transformer
