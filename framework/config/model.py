@@ -7,7 +7,7 @@ from framework.checks import divisors, require, require_choice, require_not_nega
 
 @dataclass
 class ModelConfig:
-    """Shape of a decoder. GPT-2, Llama, Mistral and Qwen3 are settings of these fields."""
+    """Shape of a transformer. GPT-2, Llama, Mistral, Qwen3 and EuroBERT are settings of these fields."""
 
     vocabulary_size: int = 0  # 0: that of the data's tokenizer
     hidden_size: int = 256
@@ -28,6 +28,7 @@ class ModelConfig:
     attention_output_bias: bool = False
     mlp_bias: bool = False
     tied_embeddings: bool = True
+    causal: bool = True  # a token sees those before it; false: all of its document, an encoder for masked_lm
     sliding_window: int = 0  # keys a query sees, itself included; 0: all
     initializer_range: float = 0.02  # standard deviation; residual projections divide it by sqrt(2 x layers)
 
@@ -61,6 +62,12 @@ class ModelConfig:
             "model.key_value_heads",
             f"{self.key_value_heads} do not divide model.heads={self.heads}",
             f"use one of {divisors(self.heads)}",
+        )
+        require(
+            self.causal or self.sliding_window == 0,
+            "model.sliding_window",
+            f"is {self.sliding_window}, and with model.causal=false every token sees its whole document",
+            "set it to 0",
         )
         require(
             self.position == "learned" or self.head_size % 2 == 0,

@@ -17,9 +17,14 @@ from framework.model.transformer import Transformer
 def load(path: str | PathLike[str]) -> tuple[Transformer, Tokenizer]:
     """Model and tokenizer of a model directory: on a GPU in the dtype of its files, else on the CPU in fp32.
 
-    Raises UserError naming the file that is missing, damaged or not supported.
+    Raises UserError naming the file that is missing, damaged or not supported, and for an encoder.
     """
     config, state, tokenizer = read_model_directory(path)
+    if not config.causal:
+        raise UserError(
+            f"model.path: {path} is a masked language model, which cannot continue a text; give a causal model, "
+            "or fill its masks with the pipeline of its README.md"
+        )
     if torch.cuda.is_available():
         return assemble(config, state, state["embedding.weight"].dtype).cuda(), load_tokenizer(tokenizer)
     return assemble(config, state), load_tokenizer(tokenizer)

@@ -74,5 +74,7 @@ def _layer_matrices(config: ModelConfig) -> int:
 
 def _visible_keys(config: ModelConfig, sequence_length: int) -> float:
     """Keys that a query sees, on average over the sequence."""
+    if not config.causal:
+        return float(sequence_length)
     window = min(config.sliding_window or sequence_length, sequence_length)
     return (window * (window + 1) / 2 + (sequence_length - window) * window) / sequence_length

@@ -10,12 +10,14 @@ class KeyValueCache:
     """Contiguous buffers [batch, capacity, key-value heads, head size] for each layer.
 
     `length` is the number of positions that hold a token. A forward pass appends to every layer through
-    `update` and then moves `length` once, through `advance`.
+    `update` and then moves `length` once, through `advance`. Raises ValueError for a bidirectional model.
     """
 
     def __init__(
         self, config: ModelConfig, batch: int, capacity: int, *, dtype: torch.dtype, device: torch.device | str
     ) -> None:
+        if not config.causal:
+            raise ValueError("model.causal is false: each new token would change the keys and values of all before it")
         shape = (batch, capacity, config.key_value_heads, config.head_size)
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.layers)]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.layers)]

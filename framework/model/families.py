@@ -74,7 +74,7 @@ _LLAMA_DEFAULTS = {
     "sliding_window": 0,
 }
 _LLAMA_SUPPORTED = {"hidden_act": ("silu", "swish")}
-_LLAMA_EXPRESSES = {"norm": ("rmsnorm",), "activation": ("swiglu",), "position": ("rotary",)}
+_LLAMA_EXPRESSES = {"norm": ("rmsnorm",), "activation": ("swiglu",), "position": ("rotary",), "causal": (True,)}
 
 LLAMA = Family(
     model_type="llama",
@@ -127,6 +127,7 @@ GPT2 = Family(
         "norm": ("layernorm",),
         "activation": ("gelu",),
         "position": ("learned",),
+        "causal": (True,),
         "attention_bias": (True,),
         "attention_output_bias": (True,),
         "mlp_bias": (True,),
@@ -140,7 +141,17 @@ GPT2 = Family(
         "add_cross_attention": (False,),
     },
 )
-FAMILIES = (LLAMA, MISTRAL, QWEN3, GPT2)
+EUROBERT = Family(  # its output projection has a bias where its feed-forward networks have one, and ours has none
+    model_type="eurobert",
+    architecture="EuroBertForMaskedLM",
+    prefix="model.",
+    fields=_LLAMA_FIELDS | {"attention_bias": "attention_bias"},
+    defaults=_LLAMA_DEFAULTS | {"max_position_embeddings": 8192, "rms_norm_eps": 1e-5},
+    expresses=_LLAMA_EXPRESSES
+    | {"causal": (False,), "qk_norm": (False,), "sliding_window": (0,), "mlp_bias": (False,)},
+    supported=_LLAMA_SUPPORTED | {"mlp_bias": (False,)},
+)
+FAMILIES = (LLAMA, MISTRAL, QWEN3, GPT2, EUROBERT)
 
 
 def family_of(config: ModelConfig) -> Family:
@@ -153,7 +164,7 @@ def family_of(config: ModelConfig) -> Family:
     for family in FAMILIES:
         if not misfits[family.model_type]:
             return family
-    nearest = min(misfits, key=lambda model_type: len(misfits[model_type]))
+    nearest = min(misfits, key=lambda kind: (len(misfits[kind]), "causal" in dict(misfits[kind])))
     names = " and ".join(f"model.{name}={getattr(config, name)}" for name, _ in misfits[nearest])
     remedy = ", ".join(f"model.{name}={value}" for name, value in misfits[nearest])
     raise UserError(

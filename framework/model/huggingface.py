@@ -48,7 +48,7 @@ def assemble(config: ModelConfig, state: Mapping[str, Tensor], dtype: torch.dtyp
 
 
 def read_model_directory(path: str | os.PathLike[str]) -> ModelDirectory:
-    """Read a Hugging Face directory of the GPT-2, Llama, Mistral or Qwen3 family, ours or another's.
+    """Read a Hugging Face directory of the GPT-2, Llama, Mistral, Qwen3 or EuroBERT family, ours or another's.
 
     Raises UserError naming the file and the key or tensor that is missing, damaged or not supported.
     """
@@ -137,7 +137,9 @@ def write_model_directory(
             **verdict,
         }
         _write_json(partial / "provenance.json", facts)
-        _write_json(partial / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
+        if config.causal:  # an encoder writes no text
+            known = {key: value for key, value in ids.items() if value is not None}
+            _write_json(partial / "generation_config.json", known)
         (partial / "README.md").write_text(_model_card(facts, config), encoding="utf-8")
         _rename(partial, target)
     finally:
@@ -157,6 +159,9 @@ def _write_files(
 ) -> dict[str, Any]:
     """Tokenizer, configuration and weights; returns the token ids of the tokenizer."""
     ids = write_tokenizer_files(tokenizer, directory)
+    mask = ids.pop("mask_token_id")
+    if mask is not None and not config.causal:
+        ids["mask_token_id"] = mask
     size = load_tokenizer(directory).size
     if size > config.vocabulary_size:
         raise UserError(
@@ -221,26 +226,40 @@ def _own_logits(directory: Path, tokens: Tensor) -> Tensor:
 
 
 def _transformers_logits(directory: Path, tokens: Tensor) -> Tensor:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
     from transformers.utils import logging
 
+    is_causal = from_json(read_json(directory / "config.json"), "config.json")[1].causal
+    kind = AutoModelForCausalLM if is_causal else AutoModelForMaskedLM
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        model = kind.from_pretrained(directory, dtype=torch.float32)
     finally:
         if shows_bars:
             logging.enable_progress_bar()
     return model.eval()(tokens).logits
 
 
+_GENERATE = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
+model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")"""
+_FILL_MASK = """from transformers import pipeline
+
+fill = pipeline("fill-mask", model="path/to/this/directory")
+print(fill("<|endoftext|>The capital of France is<|mask|>."))  # every document begins so in training"""
+
+
 def _model_card(facts: Mapping[str, Any], config: ModelConfig) -> str:
     short = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
     rows = "\n".join(f"| {key} | {value} |" for key, value in short.items())
     shape = "\n".join(f"| {key} | {value} |" for key, value in vars(config).items())
+    pipeline_tag = "text-generation" if config.causal else "fill-mask"
+    example = _GENERATE if config.causal else _FILL_MASK
     return f"""---
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {pipeline_tag}
 tags: [loam]
 ---
 
@@ -249,10 +268,7 @@ tags: [loam]
 A {facts["family"]} language model of {facts["parameters"]:,} parameters, pretrained from raw text with Loam.
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
-model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
+{example}
 ```
 
 ## Provenance

@@ -28,7 +28,7 @@ _COPIED = (
 
 
 def write_tokenizer_files(source: Path, directory: Path) -> dict[str, Any]:
-    """Put the tokenizer of `source` into a model directory; return its bos, eos and pad token ids by their keys.
+    """Put the tokenizer of `source` into a model directory; return its bos, eos, pad and mask ids by their keys.
 
     `source`: a `tokenizer.model` of Loam's, or a directory that holds nothing but that, or a model directory
     of any origin, whose files are copied as they are. Raises UserError where there is no such tokenizer.
@@ -40,9 +40,10 @@ def write_tokenizer_files(source: Path, directory: Path) -> dict[str, Any]:
                 shutil.copyfile(source / name, directory / name)
     else:
         tokenizer = _write_sentencepiece(source / "tokenizer.model" if source.is_dir() else source, directory)
-    ids = {"bos_token_id": tokenizer.begin, "eos_token_id": min(tokenizer.end, default=None), "pad_token_id": None}
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        ids["pad_token_id"] = tokenizer.control(PADDING)
+    ids = {"bos_token_id": tokenizer.begin, "eos_token_id": min(tokenizer.end, default=None)}
+    own = tokenizer if isinstance(tokenizer, SentencePieceTokenizer) else None
+    ids["pad_token_id"] = own.control(PADDING) if own else None
+    ids["mask_token_id"] = own.control(MASK) if own else None
     for name in ("config.json", "generation_config.json"):  # what an imported model says of itself goes first
         if (source / name).exists():
             ids |= {key: value for key, value in read_json(source / name).items() if key in ids}

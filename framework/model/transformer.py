@@ -1,4 +1,4 @@
-"""The decoder, in one file: GPT-2, Llama, Mistral and Qwen3 are settings of `ModelConfig`.
+"""The transformer, in one file: GPT-2, Llama, Mistral, Qwen3 and EuroBERT are settings of `ModelConfig`.
 
 The code knows nothing of parallelism: each module touches only its own parameters in its own forward, so
 that sharding by module hooks (ZeRO-3), compilation and activation checkpointing work from outside.
@@ -22,7 +22,7 @@ IGNORED_LABEL = -100  # no loss at this position
 
 
 class Transformer(nn.Module):
-    """Decoder-only transformer: tokens to logits."""
+    """Tokens to logits: of the token that follows, or, of an encoder, of the token in each place."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -111,6 +111,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_size = config.head_size
+        self.causal = config.causal
         self.window = config.sliding_window
         queries, keys = config.heads * config.head_size, config.key_value_heads * config.head_size
         self.query = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
@@ -136,7 +137,9 @@ class Attention(nn.Module):
             q_BTHD, k_BTGD = rotate(q_BTHD, rotation), rotate(k_BTGD, rotation)
         if cache is not None:
             k_BTGD, v_BTGD = cache.update(self.layer, k_BTGD, v_BTGD)
-        mixed_BTHD = kernels.attention(q_BTHD, k_BTGD, v_BTGD, document=document_BT, window=self.window)
+        mixed_BTHD = kernels.attention(
+            q_BTHD, k_BTGD, v_BTGD, causal=self.causal, document=document_BT, window=self.window
+        )
         return self.output(mixed_BTHD.flatten(-2))
 
 

@@ -10,9 +10,9 @@ from framework.inference.generation import generate_text, generate_tokens, load
 from framework.model.huggingface import write_model_directory
 from framework.model.tokenizer import Tokenizer
 from tests.model import small_tokenizer
-from tests.model.shapes import CONFIGS, random_model
+from tests.model.shapes import CONFIGS, DECODERS, random_model
 
-every_shape = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+every_shape = pytest.mark.parametrize("config", DECODERS.values(), ids=DECODERS.keys())
 
 
 class Spelled(Tokenizer):

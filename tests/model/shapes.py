@@ -24,8 +24,15 @@ CONFIGS = {
     "llama scaled rotary": ModelConfig(**SMALL, rope_theta=5000.0, rope_scaling=ROPE_SCALING),
     "mistral": ModelConfig(**SMALL, key_value_heads=2, sliding_window=7, tied_embeddings=False),
     "qwen3": ModelConfig(**SMALL, key_value_heads=2, head_size=16, qk_norm=True),
+    "encoder": ModelConfig(**SMALL, causal=False),
+    "encoder grouped, untied, biases": ModelConfig(
+        **SMALL, causal=False, key_value_heads=2, tied_embeddings=False, **BIASED
+    ),
     "qwen3 windowed": ModelConfig(**SMALL, qk_norm=True, sliding_window=5, norm_epsilon=1e-6, **BIASED),
 }
+
+
+DECODERS = {name: config for name, config in CONFIGS.items() if config.causal}
 
 
 def random_model(config: ModelConfig, seed: int = 0) -> Transformer:

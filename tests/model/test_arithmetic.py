@@ -38,11 +38,11 @@ def test_operations_are_those_that_torch_counts(config):
     assert whole == tokens.numel() * training_flops_per_token(config, 24)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "encoder"])
 def test_masked_pairs_can_be_left_out(name):
     config = CONFIGS[name]
     visible = kernels.reference.visible_keys(
-        24, 24, causal=True, document=None, window=config.sliding_window, device=torch.device("cpu")
+        24, 24, causal=config.causal, document=None, window=config.sliding_window, device=torch.device("cpu")
     )
     saved = forward_flops_per_token(config, 24) - forward_flops_per_token(config, 24, skip_masked=True)
     masked_keys = (~visible).sum().item() / 24
@@ -57,6 +57,7 @@ def test_masked_pairs_can_be_left_out(name):
         ("llama_8b", 8_030_261_248),
         ("mistral_7b", 7_241_732_096),
         ("qwen3_0_6b", 596_049_920),
+        ("eurobert_210m", 310_266_624),
     ],
 )
 def test_presets_have_the_published_number_of_parameters(name, published):
@@ -65,7 +66,8 @@ def test_presets_have_the_published_number_of_parameters(name, published):
     assert count_parameters(config).total == published
 
 
-def test_tiny_is_tiny():
-    config = ModelConfig(**yaml.safe_load((PRESETS / "tiny.yaml").read_text()) | {"vocabulary_size": 4096})
+@pytest.mark.parametrize("name", ["tiny", "encoder_tiny"])
+def test_tiny_is_tiny(name):
+    config = ModelConfig(**yaml.safe_load((PRESETS / f"{name}.yaml").read_text()) | {"vocabulary_size": 4096})
     config.check()
     assert 1_000_000 < count_parameters(config).total < 2_500_000

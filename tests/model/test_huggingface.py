@@ -24,6 +24,11 @@ THEIRS = {
     "llama rotary": ("Llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e3, **ROPE_SCALING}}),
     "mistral": ("Mistral", {"sliding_window": 7, "head_dim": 16}),
     "mistral unwindowed": ("Mistral", {"sliding_window": None, "head_dim": 8}),
+    "eurobert": ("EuroBert", {"mask_token_id": 10, "pad_token_id": 2, "rope_parameters": {"rope_theta": 2.5e5}}),
+    "eurobert tied, biases": (
+        "EuroBert",
+        {"mask_token_id": 10, "pad_token_id": 2, "tie_word_embeddings": True, "attention_bias": True, "head_dim": 16},
+    ),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
     "qwen3 windowed": (
         "Qwen3",
@@ -63,7 +68,7 @@ def their_model(name: str, options: dict):
     config = getattr(transformers, f"{name}Config")(
         **{"vocab_size": 384, "bos_token_id": 1, "eos_token_id": 1, "initializer_range": 0.15} | shape | options
     )
-    kind = "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM"
+    kind = {"GPT2": "GPT2LMHeadModel", "EuroBert": "EuroBertForMaskedLM"}.get(name, f"{name}ForCausalLM")
     torch.manual_seed(0)
     model = getattr(transformers, kind)(config)
     with torch.no_grad():
@@ -73,9 +78,11 @@ def their_model(name: str, options: dict):
 
 
 def their_logits(directory, tokens):
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()(tokens).logits
+    is_encoder = json.loads((directory / "config.json").read_text())["model_type"] == "eurobert"
+    kind = AutoModelForMaskedLM if is_encoder else AutoModelForCausalLM
+    return kind.from_pretrained(directory, dtype=torch.float32).eval()(tokens).logits
 
 
 @pytest.mark.parametrize(("name", "options"), THEIRS.values(), ids=THEIRS.keys())
@@ -239,6 +246,8 @@ def test_a_state_of_another_shape_is_our_mistake(tmp_path, tokenizer):
         ({"qk_norm": True, "mlp_bias": True}, r"needs model\.qk_norm=False"),
         ({"rope_scaling": {"factor": 2.0}}, r"needs model\.rope_scaling=the keys factor, low_freq_factor"),
         ({**GPT2, "key_value_heads": 2}, r"model\.key_value_heads=2: .* gpt2, which needs model\.key_value_heads=8"),
+        ({"causal": False, "mlp_bias": True}, r"model\.mlp_bias=True: .* eurobert, which needs model\.mlp_bias=False"),
+        ({**GPT2, "causal": False}, r"gpt2, which needs model\.causal=True"),
         ({**GPT2, "sliding_window": 5}, r"gpt2, which needs model\.sliding_window=0"),
     ],
 )

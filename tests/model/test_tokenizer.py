@@ -14,7 +14,7 @@ def directory(tmp_path_factory):
     source = small_tokenizer.write(tmp_path_factory.mktemp("source"))
     target = tmp_path_factory.mktemp("model")
     ids = write_tokenizer_files(source, target)
-    assert ids == {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 2}
+    assert ids == {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 2, "mask_token_id": 10}
     return target
 
 

@@ -7,7 +7,7 @@ import kernels
 from framework.config import ModelConfig
 from framework.model.cache import KeyValueCache
 from framework.model.transformer import Transformer, initialize, loss, positions_in_documents
-from tests.model.shapes import CONFIGS, SMALL, random_model, random_tokens
+from tests.model.shapes import CONFIGS, DECODERS, SMALL, random_model, random_tokens
 
 every_shape = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
@@ -40,7 +40,23 @@ def test_a_document_in_a_row_gives_what_it_gives_alone(config):
         torch.testing.assert_close(packed[:, start:end], model(tokens[:, start:end]), rtol=0, atol=1e-12)
 
 
-@every_shape
+@torch.no_grad()
+def test_a_token_sees_what_follows_in_an_encoder_alone():
+    for config in CONFIGS.values():
+        model = random_model(config)
+        tokens = random_tokens(config, 1, 20)
+        changed = tokens.clone()
+        changed[0, -1] = (changed[0, -1] + 1) % config.vocabulary_size
+        unmoved = torch.equal(model(tokens)[:, :-1], model(changed)[:, :-1])
+        assert unmoved == config.causal
+
+
+def test_an_encoder_has_no_cache():
+    with pytest.raises(ValueError, match=r"model\.causal is false"):
+        KeyValueCache(CONFIGS["encoder"], 1, 8, dtype=torch.float32, device="cpu")
+
+
+@pytest.mark.parametrize("config", DECODERS.values(), ids=DECODERS.keys())
 @torch.no_grad()
 def test_decoding_with_a_cache_equals_one_pass(config):
     model = random_model(config).double()
