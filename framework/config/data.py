@@ -36,30 +36,41 @@ class DataConfig:
     remote: RemoteConfig = field(default_factory=RemoteConfig)
 
 
+_USED = {"causal_lm": (), "fill_in_middle": ("rate", "spm_rate"), "masked_lm": ("rate", "masked", "random")}
+
+
 @dataclass
 class ObjectiveConfig:
-    """What training rows ask for; held-out rows are always read left to right, so that bits per byte compare."""
+    """What training rows ask for; but for masked_lm, held-out rows are read left to right, so bits per byte compare."""
 
-    name: str = "causal_lm"  # causal_lm | fill_in_middle
-    rate: float = 0.0  # fill_in_middle: probability of a document to be rearranged
-    spm_rate: float = 0.0  # fill_in_middle: probability of one of these to have its suffix first
+    name: str = "causal_lm"  # causal_lm | fill_in_middle | masked_lm
+    rate: float = 0.0  # fill_in_middle: probability of a document to be rearranged; masked_lm: of a token to be asked
+    spm_rate: float = 0.0  # fill_in_middle: probability of a document that is rearranged to have its suffix first
+    masked: float = 0.0  # masked_lm: share of the tokens asked for that become <|mask|>
+    random: float = 0.0  # masked_lm: share of them that become another token; the rest stay as they are
 
     def check(self) -> None:
-        require_choice("objective.name", self.name, ("causal_lm", "fill_in_middle"))
-        for name in ("rate", "spm_rate"):
+        require_choice("objective.name", self.name, tuple(_USED))
+        for name in ("rate", "spm_rate", "masked", "random"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"objective.{name}", f"is {value}", "it must lie between 0 and 1")
             require(
-                self.name == "fill_in_middle" or value == 0,
+                name in _USED[self.name] or value == 0,
                 f"objective.{name}",
                 f"is {value}, which objective.name={self.name} does not use",
-                "choose objective=fill_in_middle",
+                "choose " + " or ".join(f"objective={other}" for other, used in _USED.items() if name in used),
             )
         require(
-            self.name != "fill_in_middle" or self.rate > 0,
+            self.name == "causal_lm" or self.rate > 0,
             "objective.rate",
-            "is 0, so that no document would be rearranged",
+            f"is 0, so that {self.name} would change nothing",
             "raise it, or choose objective=causal_lm",
+        )
+        require(
+            self.name != "masked_lm" or 0 < self.masked + self.random <= 1,
+            "objective.masked",
+            f"and objective.random come to {self.masked + self.random}",
+            "their sum is a share: greater than 0, and at most 1",
         )
 
 

@@ -43,6 +43,16 @@ class PretrainConfig:
             "bf16 with zero.stage=0 would accumulate gradients in bf16",
             "choose zero=stage1, which gives the same updates",
         )
+        is_masked = self.objective.name == "masked_lm"
+        require(
+            self.model.causal != is_masked,
+            "model.causal",
+            f"is {str(self.model.causal).lower()}, and with it objective.name={self.objective.name} would "
+            + ("fill in masks from one side" if is_masked else "read the very token that it is to predict"),
+            "choose model=encoder_tiny, eurobert_210m or model.causal=false"
+            if is_masked
+            else "choose objective=masked_lm or model.causal=true",
+        )
         self._check_lengths()
 
     def _check_lengths(self) -> None:

@@ -204,11 +204,12 @@ def share_of(rank: int, world_size: int, position: int, sequences: int) -> range
 class ValidationRows:
     """The held-out documents of a corpus as rows, in the order stored; the last one is padded.
 
-    Every token of every document is a label once, except the very first of the split, which nothing
-    precedes. A document cut by the end of a row goes on in the next one without what came before.
+    Read left to right, every token of every document is a label once, except the very first of the split, which
+    nothing precedes. A document cut by the end of a row goes on in the next one without what came before.
     """
 
-    def __init__(self, split: Split, sequence_length: int, shards: Shards) -> None:
+    def __init__(self, split: Split, sequence_length: int, shards: Shards, objective: Objective = causal_lm) -> None:
+        self._objective = objective
         self._blocks = split.blocks
         self._ends = np.cumsum(split.block_tokens())
         self._length = sequence_length
@@ -236,7 +237,9 @@ class ValidationRows:
             tokens[filled : filled + len(part)] = part
             filled += len(part)
         begins[0] = False  # what a row begins with is its document 0, cut or whole
-        labels = tokens[1:].copy()
-        labels[filled - 1 :] = NO_LOSS
+        begins[filled : filled + 1] = True  # and padding is a document of its own, which an encoder does not see
         document = np.cumsum(begins[:-1], dtype=np.int32)
-        return Batch(tokens[None, :-1], labels[None], document[None], [""])
+        inputs, labels, document = self._objective(tokens[None], document[None], range(row, row + 1))
+        labels = labels.copy()  # it may be a view of the inputs
+        labels[:, filled - (self._objective is causal_lm) :] = NO_LOSS  # left to right, a label is the next token
+        return Batch(inputs, labels, document, [""])

@@ -84,9 +84,9 @@ def _plain(value: Any) -> Any:
 
 def _differences(saved: Identity, now: Identity) -> Iterator[tuple[str, str, Any, Any]]:
     """(part, field, was, is) of every field that differs."""
-    saved = {"objective": asdict(ObjectiveConfig()), **saved}  # of a checkpoint from before there was a choice
+    since = {"objective": asdict(ObjectiveConfig()), "model": {"causal": True}}  # not in checkpoints of before
     for part, value in now.items():
-        was_in = saved.get(part, {})
+        was_in = since.get(part, {}) | saved.get(part, {})
         for field in {**was_in, **value}:
             if was_in.get(field) != value.get(field):
                 yield part, field, was_in.get(field), value.get(field)

@@ -15,7 +15,7 @@ from framework.model.transformer import Transformer, initialize
 from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows, share_of
 from framework.stream.manifest import Manifest, read_manifest
-from framework.stream.objective import open_objective
+from framework.stream.objective import open_held_out, open_objective
 from framework.stream.shards import open_shards
 from framework.training import checkpoint as checkpoints
 from framework.training import state as engine_state
@@ -60,7 +60,8 @@ def train(config: PretrainConfig) -> None:
     )
     if distributed.rank() == 0:  # not before: a start that is refused must not replace what the run was made with
         (run / "config.yaml").write_text(composition.to_yaml(config))
-    validation = Validation(manifest, lengths.largest, config.batch.micro, shards)
+    held_out = open_held_out(config.objective, manifest)
+    validation = Validation(manifest, lengths.largest, config.batch.micro, shards, held_out)
     Trainer(run, config, manifest, rows, validation, found, history).run_to_end()
 
 
@@ -161,7 +162,7 @@ class Trainer:
         """One object of metrics.jsonl; the names are stable."""
         config = self.config
         length = self.rows.lengths.at(self.position - 1)
-        tokens = result.labels
+        tokens = self.batches.at(self.position - 1) * length
         peak = config.cluster.peak_tflops * 1e12 * self.engine.processors
         drawn = self.rows.tokens_drawn(self.position)
         return {
@@ -176,8 +177,7 @@ class Trainer:
             "data/tokens": self.rows.lengths.total(self.position),
             "data/batch_hash": result.batch_hash,
             **{f"data/share/{name}": count / sum(drawn.values()) for name, count in drawn.items()},
-            **{f"eval/{name}/loss": value.loss for name, value in held_out.items()},
-            **{f"eval/{name}/bits_per_byte": value.bits_per_byte for name, value in held_out.items()},
+            **{f"eval/{name}/{key}": x for name, value in held_out.items() for key, x in asdict(value).items()},
         }
 
     def _save(self, record: dict[str, Any]) -> None:

@@ -88,11 +88,12 @@ def _short(record: dict[str, Any]) -> str:
 
 def _line(record: dict[str, Any], steps: int) -> str:
     held_out = [
-        f"{name.split('/')[1]} {value:.3f}" for name, value in record.items() if name.endswith("/bits_per_byte")
+        f"  held-out {words}: " + ", ".join(f"{corpus} {value:.3f}" for corpus, value in found)
+        for words, key in (("bits/byte", "bits_per_byte"), ("masked loss", "masked_loss"))
+        if (found := [(name.split("/")[1], value) for name, value in record.items() if name.endswith(f"/{key}")])
     ]
     return (
         f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['train/loss']:.4f}  "
         f"gradient norm {record['train/gradient_norm']:.3f}  rate {record['train/learning_rate']:.2e}  "
-        f"{record['train/tokens_per_second']:,.0f} tokens/s  MFU {record['train/mfu']:.1%}"
-        + (f"  held-out bits/byte: {', '.join(held_out)}" if held_out else "")
+        f"{record['train/tokens_per_second']:,.0f} tokens/s  MFU {record['train/mfu']:.1%}" + "".join(held_out)
     )

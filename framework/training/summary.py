@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,9 @@ def gather(
                 "epochs": drawn.get(name, 0) / corpus.train.tokens,
                 "share_asked": rows.weights.get(name, 0.0) / total_weight,
                 "share_realised": drawn.get(name, 0) / sum(drawn.values()),
-                "held_out_loss": held_out[name].loss if name in held_out else None,
                 "held_out_documents": corpus.validation.documents,
                 "held_out_bytes": corpus.validation.bytes,
-                "bits_per_byte": held_out[name].bits_per_byte if name in held_out else None,
-                "gzip_bits_per_byte": _bits_per_byte(corpus.validation, "gzip_bytes"),
-                "xz_bits_per_byte": _bits_per_byte(corpus.validation, "xz_bytes"),
+                **_held_out_facts(corpus.validation, held_out.get(name)),
             }
             for name, corpus in manifest.corpora.items()
         },
@@ -67,6 +65,18 @@ def gather(
     }
     (run / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts
+
+
+def _held_out_facts(split: Split, result: HeldOut | None) -> dict[str, float | None]:
+    """What the model does on the held-out documents, and a file compressor."""
+    found = asdict(result) if result else {}
+    return {
+        "held_out_loss": found.get("loss"),
+        "bits_per_byte": found.get("bits_per_byte"),
+        "masked_loss": found.get("masked_loss"),
+        "gzip_bits_per_byte": _bits_per_byte(split, "gzip_bytes"),
+        "xz_bits_per_byte": _bits_per_byte(split, "xz_bytes"),
+    }
 
 
 def _bits_per_byte(split: Split, compressor: str) -> float:
@@ -94,11 +104,17 @@ def show(run: Path) -> None:
     for name, path in facts["artefacts"].items():
         console.print(f"  {name:<14} {path}", highlight=False)
     console.print("Next:", highlight=False)
-    console.print(
-        f'  python -m framework.generate model.path={facts["artefacts"]["model"]} prompt="It is a truth"',
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(f"  {_next(run, facts['artefacts']['model'])}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _next(run: Path, model: str) -> str:
+    """A command that puts the model to use."""
+    family = json.loads((run / "model" / "provenance.json").read_text())["family"]
+    if family == "eurobert":
+        return "python -c 'from transformers import pipeline; " + (
+            f'print(pipeline("fill-mask", "{model}")("<|endoftext|>It is a<|mask|> universally acknowledged"))' + "'"
+        )
+    return f'python -m framework.generate model.path={model} prompt="It is a truth"'
 
 
 def _corpora_table(facts: dict[str, Any]) -> Any:
@@ -123,18 +139,22 @@ def _corpora_table(facts: dict[str, Any]) -> Any:
 def _held_out_table(facts: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(title="Held-out documents, bits per byte", title_justify="left")
-    for heading in ("corpus", "documents", "bytes", "loss a token", "this model", "gzip -9", "xz -9"):
-        table.add_column(heading, justify="left" if heading == "corpus" else "right")
+    if any(corpus.get("masked_loss") is not None for corpus in facts["corpora"].values()):
+        title = "Held-out documents, 15 % of the tokens masked"
+        columns = {"loss a mask": ("masked_loss", ".3f")}
+    else:
+        title = "Held-out documents, bits per byte"
+        columns = {
+            "loss a token": ("held_out_loss", ".3f"),
+            "this model": ("bits_per_byte", ".3f"),
+            "gzip -9": ("gzip_bits_per_byte", ".3f"),
+            "xz -9": ("xz_bits_per_byte", ".3f"),
+        }
+    columns = {"documents": ("held_out_documents", ","), "bytes": ("held_out_bytes", ",")} | columns
+    table = Table("corpus", title=title, title_justify="left")
+    for heading in columns:
+        table.add_column(heading, justify="right")
     for name, corpus in facts["corpora"].items():
-        if corpus["bits_per_byte"] is not None:
-            table.add_row(
-                name,
-                f"{corpus['held_out_documents']:,}",
-                f"{corpus['held_out_bytes']:,}",
-                f"{corpus['held_out_loss']:.3f}",
-                f"{corpus['bits_per_byte']:.3f}",
-                f"{corpus['gzip_bits_per_byte']:.3f}",
-                f"{corpus['xz_bits_per_byte']:.3f}",
-            )
+        if all(corpus[key] is not None for key, _ in columns.values()):
+            table.add_row(name, *(format(corpus[key], form) for key, form in columns.values()))
     return table

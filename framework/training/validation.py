@@ -1,4 +1,4 @@
-"""Loss and bits per byte on the held-out documents of each corpus, the same on any number of ranks."""
+"""Loss on the held-out documents of each corpus, the same on any number of ranks, in bits per byte or over masks."""
 
 import math
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from framework import distributed
-from framework.stream.loader import NO_LOSS, Batch, ValidationRows
+from framework.stream.loader import NO_LOSS, Batch, Objective, ValidationRows, causal_lm
 from framework.stream.manifest import Manifest
 from framework.stream.shards import Shards
 from framework.training.engine import Engine
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutText:
     """What a model does on the held-out documents of one corpus.
 
     Attributes:
@@ -31,14 +31,35 @@ class HeldOut:
     bits_per_byte: float
 
 
-class Validation:
-    """The held-out rows of every corpus, cut into one run of rows for each rank, so that a rank reads few blocks."""
+@dataclass(frozen=True)
+class HeldOutMasks:
+    """What an encoder does on the held-out documents of one corpus.
 
-    def __init__(self, manifest: Manifest, sequence_length: int, micro: int, shards: Shards) -> None:
+    Attributes:
+        masked_loss: mean negative log likelihood in nats of a token under a mask; the masks are those of
+            `open_held_out`, the same for every run with the same rows.
+    """
+
+    masked_loss: float
+
+
+HeldOut = HeldOutText | HeldOutMasks
+
+
+class Validation:
+    """The held-out rows of every corpus, cut into one run of rows for each rank, so that a rank reads few blocks.
+
+    `objective` is what the rows ask for: the token that follows, or masks.
+    """
+
+    def __init__(
+        self, manifest: Manifest, sequence_length: int, micro: int, shards: Shards, objective: Objective = causal_lm
+    ) -> None:
         splits = {name: corpus.validation for name, corpus in manifest.corpora.items() if corpus.validation.tokens > 1}
         self.corpora = list(splits)
         self._bytes = [split.bytes for split in splits.values()]
-        self._rows = [ValidationRows(split, sequence_length, shards) for split in splits.values()]
+        self._rows = [ValidationRows(split, sequence_length, shards, objective) for split in splits.values()]
+        self._is_causal = objective is causal_lm
         self._micro = micro
         every = [(number, row) for number, rows in enumerate(self._rows) for row in range(len(rows))]
         world_size, rank = distributed.world_size(), distributed.rank()
@@ -74,8 +95,10 @@ class Validation:
             sums.index_add_(0, torch.tensor(numbers, device=engine.device), per_row)
         engine.module.train()
         dist.all_reduce(sums)
+        if not self._is_causal:
+            return {name: HeldOutMasks(total / n) for name, (total, n) in zip(self.corpora, sums.tolist(), strict=True)}
         return {
-            name: HeldOut(loss=total / count, bits_per_byte=total / math.log(2) / size)
+            name: HeldOutText(loss=total / count, bits_per_byte=total / math.log(2) / size)
             for name, size, (total, count) in zip(self.corpora, self._bytes, sums.tolist(), strict=True)
         }
 
