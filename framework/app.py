@@ -21,10 +21,15 @@ from framework.distributed import StoppedByAnotherRankError
 from framework.errors import UserError
 
 Task = Callable[[Any], None]
+Settle = Callable[[Any, set[str]], None]
 
 
-def entry(name: str, schema: type) -> Callable[[Task], Callable[[], None]]:
-    """Make `task(config)` a program whose configuration is `configs/NAME.yaml`, typed by `schema`."""
+def entry(name: str, schema: type, settle: Settle | None = None) -> Callable[[Task], Callable[[], None]]:
+    """Make `task(config)` a program whose configuration is `configs/NAME.yaml`, typed by `schema`.
+
+    settle: changes the configuration on rank 0, before it is checked, by what files say that it names; it is also
+        given the names of the fields and groups that the command line sets.
+    """
 
     def decorate(task: Task) -> Callable[[], None]:
         @functools.wraps(task)
@@ -32,8 +37,10 @@ def entry(name: str, schema: type) -> Callable[[Task], Callable[[], None]]:
             arguments = [a for a in sys.argv[1:] if not a.startswith(("--local_rank", "--local-rank"))]
             # the deepspeed launcher adds --local_rank=N, which Hydra does not know
             sys.argv[1:] = composition.with_quoted_texts(arguments, schema)
-            lead = _lead if distributed.rank() == 0 else _follow
-            distributed.leave(_guarded(lambda: lead(name, schema, task)))
+            if distributed.rank() == 0:
+                distributed.leave(_guarded(lambda: _lead(name, schema, task, settle)))
+            else:
+                distributed.leave(_guarded(lambda: _follow(schema, task)))
 
         return main
 
@@ -70,13 +77,16 @@ def _report(error: UserError) -> None:
         Path(torchrun_file).write_text(json.dumps(report))
 
 
-def _lead(name: str, schema: type, task: Task) -> None:
+def _lead(name: str, schema: type, task: Task, settle: Settle | None) -> None:
     """Rank 0: compose, validate, tell the others, work. Whatever happens, the others hear of the end."""
     told = False
 
     def job(composed: Any) -> None:
         nonlocal told
         config, resolved = composition.validated(composed, schema)
+        if settle is not None:
+            settle(config, composition.given())
+            resolved = composition.to_yaml(config)
         config.check(distributed.world_size())
         distributed.broadcast(resolved)
         told = True  # from here on every rank works, and an error is met by `distributed.together`
@@ -90,7 +100,7 @@ def _lead(name: str, schema: type, task: Task) -> None:
             distributed.broadcast(None if sys.exc_info()[0] in (None, SystemExit) else "")
 
 
-def _follow(_name: str, schema: type, task: Task) -> None:
+def _follow(schema: type, task: Task) -> None:
     """Every other rank: take the configurations that rank 0 sends until it sends no more."""
     while resolved := distributed.broadcast(None):
         _work(composition.from_yaml(resolved, schema), task)

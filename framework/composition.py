@@ -102,6 +102,13 @@ def _name_trial(composed: Any) -> None:
         composed.run.name = f"{composed.run.name}-{hydra_config.job.num}"
 
 
+def given() -> set[str]:
+    """The fields and groups that the command line sets, within the job that `run_hydra` runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return {override.lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task}
+
+
 def validated(composed: Any, schema: type) -> tuple[Any, str]:
     """The configuration as dataclasses, and as YAML with every interpolation resolved."""
     from omegaconf import OmegaConf

@@ -7,7 +7,15 @@ from framework.app import entry
 from framework.config import PretrainConfig
 
 
-@entry("pretrain", PretrainConfig)
+def _settle(config: PretrainConfig, given: set[str]) -> None:
+    """`model.from` brings the shape."""
+    if config.model.origin:
+        from framework.training.origin import take_shape
+
+        take_shape(config, given)
+
+
+@entry("pretrain", PretrainConfig, _settle)
 def main(config: PretrainConfig) -> None:
     """Train as `config` says."""
     from framework.training.loop import train

@@ -8,7 +8,7 @@ demands of another is checked by the `check` methods, whose messages start with 
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
 from framework.config.execution import ClusterConfig, PrecisionConfig, ZeroConfig
 from framework.config.generate import GenerateConfig, ModelSource
-from framework.config.model import ModelConfig
+from framework.config.model import ModelConfig, StartingModelConfig
 from framework.config.optimization import OptimizerConfig, ScheduleConfig
 from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
 from framework.config.pretrain import PretrainConfig
@@ -34,6 +34,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "ShardConfig",
+    "StartingModelConfig",
     "TokenizerConfig",
     "TrackerConfig",
     "ValidationConfig",

@@ -1,6 +1,6 @@
 """Shape of a model: `configs/model/`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from framework.checks import divisors, require, require_choice, require_not_negative, require_positive
 
@@ -75,3 +75,21 @@ class ModelConfig:
             f"is {self.head_size}",
             "rotary positions turn pairs, so it must be even",
         )
+
+
+@dataclass
+class StartingModelConfig(ModelConfig):
+    """A shape to train from random weights, or, as `model.from`, the model directory that has shape and weights.
+
+    From a directory come all fields above, whatever `model=` preset they had; those that the command line names must
+    agree with it, but for `maximum_positions`, `rope_theta` and `rope_scaling`, which may stretch rotary positions.
+    """
+
+    # The field is called `from`, a keyword, which can be neither written as a name here nor passed to `__init__`.
+    __annotations__ = {"from": str}
+    locals()["from"] = field(default="", init=False, repr=False, compare=False)
+
+    @property
+    def origin(self) -> str:
+        """The field `from`: a model directory, or empty for random weights."""
+        return str(getattr(self, "from"))

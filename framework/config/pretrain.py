@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from framework.checks import require, require_positive
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig
 from framework.config.execution import ClusterConfig, PrecisionConfig, ZeroConfig
-from framework.config.model import ModelConfig
+from framework.config.model import StartingModelConfig
 from framework.config.optimization import OptimizerConfig, ScheduleConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
 from framework.config.survival import CheckpointConfig
@@ -18,7 +18,7 @@ class PretrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: StartingModelConfig = field(default_factory=StartingModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

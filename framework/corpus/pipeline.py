@@ -38,7 +38,7 @@ from framework.corpus.report.page import REPORTS, write_report
 from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import MinimumCharacters, filter_inputs
 from framework.corpus.texts import SPLITS, write_text_shards
-from framework.corpus.tokenizer import MODEL, RESERVED, train_tokenizer
+from framework.corpus.tokenizer import MODEL, RESERVED, take_tokenizer, train_tokenizer
 from framework.corpus.tokenizer_sample import Source, wanted_bytes
 from framework.corpus.tokens import token_dtype, write_token_shards
 from framework.errors import UserError
@@ -231,14 +231,16 @@ class _Run:
         return steps
 
     def tokenizer(self, texts: dict[str, Stage]) -> Stage:
-        """The tokenizer, trained on the training split of all corpora."""
+        """The tokenizer: the one that is given, or one trained on the training split of all corpora."""
         config, reporter = self._config, self._reporter
+        if config.tokenizer.path:
+            return self._given_tokenizer(Path(config.tokenizer.path))
         sizes = {name: stage.facts["train"]["bytes"] for name, stage in texts.items()}
         weights = {name: corpus.weight for name, corpus in config.corpora.items()}
         wanted = wanted_bytes(sizes, weights, config.tokenizer.sample_bytes)
         inputs = {
             "recipe": RECIPE,
-            "tokenizer": asdict(config.tokenizer),
+            "tokenizer": {key: value for key, value in asdict(config.tokenizer).items() if key != "path"},
             "reserved": list(RESERVED),
             "sample": wanted,  # and not the weights: where there is room for all text, they change nothing
             "texts": {name: stage.digest for name, stage in texts.items()},
@@ -254,6 +256,20 @@ class _Run:
             return train_tokenizer(directory, config.tokenizer, sources)
 
         return ensure(self._output / "tokenizer", "tokenizer", inputs, build, reporter.say)
+
+    def _given_tokenizer(self, file: Path) -> Stage:
+        """A copy of the tokenizer that the configuration names."""
+        try:
+            inputs = {"recipe": RECIPE, "given": file_digest(file)}
+        except OSError as error:
+            raise UserError(f"tokenizer.path: {file}: {error.strerror}; give a tokenizer.model") from error
+
+        def build(directory: Path) -> Facts:
+            _retract(self._config)
+            self._reporter.say(f"tokenizer: taking {file}")
+            return take_tokenizer(directory, file)
+
+        return ensure(self._output / "tokenizer", "tokenizer", inputs, build, self._reporter.say)
 
     def tokens(self, name: str, texts: Stage, tokenizer: Stage) -> Stage:
         """The token shards of one corpus."""

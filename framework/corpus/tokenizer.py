@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,34 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, sources: Iterable[
         raise _refusal(config, str(error)) from error
     exact = with_exact_scores(model.getvalue()) if config.algorithm == "unigram" else model.getvalue()
     (directory / MODEL).write_bytes(exact)
+    return _facts(directory)
+
+
+def take_tokenizer(directory: Path, file: Path) -> Facts:
+    """Put a `tokenizer.model` that `train_tokenizer` made into `directory`; see there for what comes back.
+
+    Raises:
+        UserError: it is none, or not one of Loam's, which are what the tokenising of texts and training rely on.
+    """
+    import sentencepiece
+
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"tokenizer.path: {file} is no SentencePiece model ({error}); give a tokenizer.model"
+        ) from error
+    lacking = [piece for number, piece in enumerate(RESERVED) if processor.piece_to_id(piece) != number]
+    if lacking:
+        raise UserError(
+            f"tokenizer.path: {file} has not the reserved piece {lacking[0]} in its place, and so is none of Loam's; "
+            "leave tokenizer.path empty to train one"
+        )
+    shutil.copyfile(file, directory / MODEL)
+    return _facts(directory)
+
+
+def _facts(directory: Path) -> Facts:
     processor = load_tokenizer(directory)
     return {
         "vocabulary_size": processor.vocab_size(),

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -254,7 +255,7 @@ print(fill("<|endoftext|>The capital of France is<|mask|>."))  # every document 
 def _model_card(facts: Mapping[str, Any], config: ModelConfig) -> str:
     short = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
     rows = "\n".join(f"| {key} | {value} |" for key, value in short.items())
-    shape = "\n".join(f"| {key} | {value} |" for key, value in vars(config).items())
+    shape = "\n".join(f"| {field.name} | {getattr(config, field.name)} |" for field in fields(ModelConfig))
     pipeline_tag = "text-generation" if config.causal else "fill-mask"
     example = _GENERATE if config.causal else _FILL_MASK
     return f"""---

@@ -118,6 +118,15 @@ def check_tokenizer_files(directory: Path) -> None:
             )
 
 
+def same_tokenizer(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers have the same pieces and cut random text alike."""
+    return (
+        (one.size, one.begin) == (other.size, other.begin)
+        and all(one.piece(token) == other.piece(token) for token in range(one.size))
+        and all(one.encode(text) == other.encode(text) for text in _sample_texts(one))
+    )
+
+
 def _sample_texts(tokenizer: Tokenizer, count: int = 200) -> list[str]:
     """Random runs of the tokenizer's own pieces, between spaces, digits, line ends and rare characters."""
     generator = random.Random(0)

@@ -50,7 +50,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     Raises UserError naming the file that is missing or damaged.
     """
     tensors: dict[str, Tensor] = {}
-    for file in _weight_files(directory):
+    for file in weight_files(directory):
         try:
             tensors |= load_file(file)
         except FileNotFoundError as error:
@@ -60,7 +60,8 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path) -> list[Path]:
+    """The files that hold the tensors of a model directory. Raises UserError where there is none."""
     if (directory / SINGLE).exists():
         return [directory / SINGLE]
     index = directory / INDEX

@@ -23,8 +23,12 @@ def write_model(
     step: int,
     tokens: int,
     held_out: dict[str, HeldOut],
+    origin: str,
 ) -> None:
-    """Rank 0 writes the model directory; the other ranks have no weights and do nothing."""
+    """Rank 0 writes the model directory; the other ranks have no weights and do nothing.
+
+    origin: digest of the model that the run started from, or empty.
+    """
     if distributed.rank() != 0:
         return
     write_model_directory(
@@ -32,7 +36,8 @@ def write_model(
         weights,
         config.model,
         tokenizer=path.parent / "tokenizer.model",
-        provenance=_provenance(config, manifest, step, tokens, held_out),
+        provenance=_provenance(config, manifest, step, tokens, held_out)
+        | ({"started_from": {"path": config.model.origin, "sha256": origin}} if origin else {}),
         dtype=torch.bfloat16 if config.precision.dtype == "bf16" else torch.float32,
     )
 

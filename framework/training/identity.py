@@ -15,13 +15,13 @@ OF_THE_ORDER = ("data", "corpora", "objective")  # parts that data.allow_change 
 NOT_OF_THE_ORDER = ("path", "remote", "allow_change")  # fields of `data` that the order does not depend on
 
 
-def identity(config: PretrainConfig, manifest: Manifest) -> Identity:
-    """What must not change over a run, as JSON."""
+def identity(config: PretrainConfig, manifest: Manifest, origin: str = "") -> Identity:
+    """What must not change over a run, as JSON; `origin` is the digest of the model it started from, or empty."""
     data = {key: value for key, value in asdict(config.data).items() if key not in NOT_OF_THE_ORDER}
     data["weights"] = effective_weights(manifest, config.data.weights)
     data["length_changes"] = _plain(config.data.length_changes)
     return {
-        "model": asdict(config.model),
+        "model": asdict(config.model) | {"from": origin},
         "run": {"seed": config.run.seed},
         "tokenizer": {"sha256": manifest.tokenizer_sha256},
         "data": data,
@@ -84,7 +84,8 @@ def _plain(value: Any) -> Any:
 
 def _differences(saved: Identity, now: Identity) -> Iterator[tuple[str, str, Any, Any]]:
     """(part, field, was, is) of every field that differs."""
-    since = {"objective": asdict(ObjectiveConfig()), "model": {"causal": True}}  # not in checkpoints of before
+    # what checkpoints of before have not
+    since = {"objective": asdict(ObjectiveConfig()), "model": {"causal": True, "from": ""}}
     for part, value in now.items():
         was_in = since.get(part, {}) | saved.get(part, {})
         for field in {**was_in, **value}:

@@ -11,7 +11,7 @@ from framework.config import PretrainConfig
 from framework.distributed import together
 from framework.errors import UserError
 from framework.model.arithmetic import training_flops_per_token
-from framework.model.transformer import Transformer, initialize
+from framework.model.transformer import Transformer
 from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows, share_of
 from framework.stream.manifest import Manifest, read_manifest
@@ -26,6 +26,7 @@ from framework.training.engine import Engine, StepResult
 from framework.training.handoff import handed_over, write_model
 from framework.training.identity import current
 from framework.training.metrics import Metrics
+from framework.training.origin import set_initial_weights
 from framework.training.schedule import learning_rate_factor
 from framework.training.start import checkpoint_to_resume, keep_tokenizer, say, settle_model
 from framework.training.tracker import open_tracker
@@ -52,7 +53,7 @@ def train(config: PretrainConfig) -> None:
         return
     if found is not None:
         say(f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data")
-    together(lambda: keep_tokenizer(manifest, run))
+    together(lambda: keep_tokenizer(manifest, run, "" if found else config.model.origin))
     lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
     data, order = config.data, current(history)
     rows = together(
@@ -93,7 +94,7 @@ class Trainer:
     def _build_engine(self, found: Checkpoint | None) -> Engine:
         model = Transformer(self.config.model)
         if found is None:
-            initialize(model, self.config.model, self.config.run.seed)
+            together(lambda: set_initial_weights(model, self.config))
             return Engine(model, self.config)
         read = found.reader()
         together(
@@ -194,8 +195,11 @@ class Trainer:
     def _finish(self, held_out: dict[str, HeldOut]) -> None:
         weights = engine_state.whole_weights(self.engine)
         tokens = self.rows.lengths.total(self.position)
+        origin = self.history[0]["identity"]["model"].get("from", "")
         together(
-            lambda: write_model(self.run / "model", weights, self.config, self.manifest, self.step, tokens, held_out)
+            lambda: write_model(
+                self.run / "model", weights, self.config, self.manifest, self.step, tokens, held_out, origin
+            )
         )
         if self.metrics:
             facts = summary.gather(self.run, self.config, self.manifest, self.rows, held_out, self.engine)

@@ -14,6 +14,7 @@ from framework.stream.manifest import Manifest, copy_tokenizer
 from framework.training import checkpoint as checkpoints
 from framework.training.checkpoint import Checkpoint
 from framework.training.identity import identity, orders, other_settings
+from framework.training.origin import check_tokenizer, digest_of_origin
 
 logger = logging.getLogger("loam")
 
@@ -30,8 +31,11 @@ def settle_model(config: PretrainConfig, manifest: Manifest) -> None:
     check_exportable(config.model)
 
 
-def keep_tokenizer(manifest: Manifest, run: Path) -> None:
-    """Rank 0 keeps the tokenizer in the run directory, after a look whether the hand-off will take it."""
+def keep_tokenizer(manifest: Manifest, run: Path, origin: str) -> None:
+    """Rank 0 keeps the tokenizer in the run directory, after a look whether the hand-off will take it.
+
+    origin: the model directory whose weights the run is about to start from, if any; it has to have this tokenizer.
+    """
     if distributed.rank() != 0:
         return
     tokenizer = open_own(copy_tokenizer(manifest, run), run)
@@ -44,19 +48,22 @@ def keep_tokenizer(manifest: Manifest, run: Path) -> None:
         raise UserError(
             f"{manifest.path}: the reserved ids it lists are not those of {manifest.tokenizer}; prepare the data again"
         )
+    if origin:
+        check_tokenizer(origin, manifest, run / "tokenizer.model")
 
 
 def checkpoint_to_resume(
     run: Path, config: PretrainConfig, manifest: Manifest
 ) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
     """The checkpoint to go on from, and the orders of the data that the run has had."""
-    now = identity(config, manifest)
+    found = None
     if config.run.resume == "never":
         together(lambda: _refuse_existing(run))
-        return None, [{"began_at": 0, "identity": now}]
-    found, passed_over = checkpoints.newest_sound(run)
-    for line in passed_over:
-        say(line)
+    else:
+        found, passed_over = checkpoints.newest_sound(run)
+        for line in passed_over:
+            say(line)
+    now = identity(config, manifest, digest_of_origin(config.model.origin, found))
     if found is None:
         return None, [{"began_at": 0, "identity": now}]
     state, allow = found.state, config.data.allow_change

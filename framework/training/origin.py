@@ -1,0 +1,129 @@
+"""`model.from`: a run that starts with the shape and the weights of a model directory."""
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from framework import distributed
+from framework.config import ModelConfig, PretrainConfig
+from framework.distributed import together
+from framework.errors import UserError
+from framework.model.config_json import from_json
+from framework.model.huggingface import read_model_directory
+from framework.model.tokenizer import load_tokenizer, read_json
+from framework.model.tokenizer_files import open_own, same_tokenizer
+from framework.model.transformer import Transformer, initialize
+from framework.model.weights import weight_files
+from framework.stream.manifest import Manifest
+from framework.training import checkpoint as checkpoints
+from framework.training.checkpoint import Checkpoint
+
+
+def take_shape(config: PretrainConfig, given: set[str]) -> None:
+    """Give `config.model` the shape of the directory that it starts from, or that of the run's own checkpoints.
+
+    A run that is under way needs the directory no more. `given` names what the command line sets.
+
+    Raises:
+        UserError: the directory has no readable config.json, or the command line asks for another shape.
+    """
+    model = config.model
+    saved = _saved_shape(Path(config.run.directory) / config.run.name, model.origin)
+    file = Path(model.origin) / "config.json"
+    try:
+        shape = saved or from_json(read_json(file), str(file))[1]
+    except UserError as error:
+        raise UserError(f"model.from: {error}") from error
+    stretching = {"rope_theta", "rope_scaling", "maximum_positions"} if shape.position == "rotary" else set()
+    for name in (field.name for field in fields(ModelConfig)):
+        asked, has = getattr(model, name), getattr(shape, name)
+        named = any(other.split(".")[:2] == ["model", name] for other in given)
+        if named and name in stretching:
+            continue
+        if (named or "model" in given) and asked != has and (name, asked) != ("vocabulary_size", 0):
+            raise UserError(
+                f"model.{name}: is {asked}, and model.from={model.origin} has {has}; leave it out, and model= too, "
+                "as the directory brings the shape"
+            )
+        setattr(model, name, has)
+
+
+def _saved_shape(run: Path, origin: str) -> ModelConfig | None:
+    """The shape in a checkpoint of this run, if it was begun from the same directory."""
+    for path in checkpoints.checkpoints(run):
+        try:
+            model = json.loads((path / "state.json").read_bytes())["config"]["model"]
+            if model.pop("from") == origin:
+                return ModelConfig(**model)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # which checkpoints are sound is told when one of them is taken up
+    return None
+
+
+def digest_of_origin(origin: str, found: Checkpoint | None) -> str:
+    """SHA-256 of the configuration and weights in `origin`, or what the checkpoint says that it was; "" for none.
+
+    Every rank must call; rank 0 reads the files.
+    """
+    if not origin:
+        return ""
+    if found is not None and found.state["config"]["model"].get("from") == origin:
+        return str(found.state["orders"][0]["identity"]["model"]["from"])
+    return distributed.broadcast(together(lambda: _digest(Path(origin)) if distributed.rank() == 0 else None))
+
+
+def _digest(directory: Path) -> str:
+    whole = hashlib.sha256()
+    try:
+        for file in [directory / "config.json", *weight_files(directory)]:
+            with file.open("rb") as content:
+                whole.update(hashlib.file_digest(content, "sha256").digest())
+    except OSError as error:
+        raise UserError(f"model.from: {error.filename}: {error.strerror}; give a complete model directory") from error
+    return whole.hexdigest()
+
+
+def check_tokenizer(origin: str, manifest: Manifest, own: Path) -> None:
+    """The data are in the tokens that the model was trained with.
+
+    own: the `tokenizer.model` of the data, on this machine.
+
+    Raises:
+        UserError: they are not, and what can be done about it.
+    """
+    theirs = Path(origin) / "tokenizer.model"
+    if theirs.exists():
+        found = hashlib.sha256(theirs.read_bytes()).hexdigest()
+        fits, which = found == manifest.tokenizer_sha256, f"sha256 {found[:12]} and {manifest.tokenizer_sha256[:12]}"
+    else:
+        fits = same_tokenizer(open_own(own, own.parent), load_tokenizer(Path(origin)))
+        which = "its tokenizer.json gives other ids"
+    if not fits:
+        raise UserError(
+            f"model.from: the tokenizer of {origin} is not that of the token shards, {manifest.path} ({which}); "
+            + _remedy(theirs)
+        )
+
+
+def _remedy(file: Path) -> str:
+    try:
+        open_own(file, file.parent)
+    except UserError:
+        return "Loam prepares data for tokenizers of its own alone, so start from a model directory that has one"
+    return f"prepare the data with it: python -m framework.prepare tokenizer.path={file} output=..."
+
+
+def set_initial_weights(model: Transformer, config: PretrainConfig) -> None:
+    """The weights of the directory that the run starts from, or random ones.
+
+    Every rank maps the files into memory and copies from there, so ranks of one machine share what is read.
+    """
+    if not config.model.origin:
+        initialize(model, config.model, config.run.seed)
+        return
+    try:
+        state = read_model_directory(config.model.origin).state
+    except UserError as error:
+        raise UserError(f"model.from: {error}") from error
+    model.load_state_dict(state)
