@@ -1,8 +1,27 @@
-"""What an update does: optimizer, and learning rate by step."""
+"""What an update does: loss, optimizer, and learning rate by step."""
 
 from dataclasses import dataclass
 
 from framework.checks import require, require_choice, require_not_negative, require_positive
+
+
+@dataclass
+class LossConfig:
+    """What is minimised; `train/loss` stays the plain negative log likelihood, whatever is set here."""
+
+    z_loss: float = 0.0  # factor on the mean squared log of the softmax's denominator (PaLM has 1e-4); 0: none
+    label_smoothing: float = 0.0  # share of each label's probability that is spread over the vocabulary; 0: none
+    chunk_tokens: int = 0  # tokens of a micro-batch whose logits stand in memory at a time; 0: 256 MiB in fp32
+
+    def check(self) -> None:
+        require_not_negative("loss.z_loss", self.z_loss)
+        require_not_negative("loss.chunk_tokens", self.chunk_tokens)
+        require(
+            0 <= self.label_smoothing < 1,
+            "loss.label_smoothing",
+            f"is {self.label_smoothing}",
+            "it must lie in [0, 1)",
+        )
 
 
 @dataclass

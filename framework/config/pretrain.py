@@ -6,7 +6,7 @@ from framework.checks import require, require_positive
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig
 from framework.config.execution import ClusterConfig, PrecisionConfig, ZeroConfig
 from framework.config.model import StartingModelConfig
-from framework.config.optimization import OptimizerConfig, ScheduleConfig
+from framework.config.optimization import LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
 from framework.config.survival import CheckpointConfig
 
@@ -20,6 +20,7 @@ class PretrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     model: StartingModelConfig = field(default_factory=StartingModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
@@ -34,7 +35,7 @@ class PretrainConfig:
         require_positive("data.lanes", self.data.lanes)
         self.data.remote.check()
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
-        for part in (*parts, self.cluster, self.checkpoint, self.validation, self.tracker):
+        for part in (*parts, self.loss, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()
         self.batch.check(self.data.lanes, world_size)
         require(

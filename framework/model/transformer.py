@@ -9,6 +9,8 @@ Shapes: B batch, T time, C hidden size, V vocabulary, H heads, G key-value heads
 
 import hashlib
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,12 @@ import kernels
 from framework.config import ModelConfig
 from framework.model.cache import KeyValueCache
 
-IGNORED_LABEL = -100  # no loss at this position
+Head = Callable[[Tensor, Tensor], Any]  # of hidden states [B, T, C] and the output projection's weight [V, C]
+
+
+def logits(x_BTC: Tensor, weight_VC: Tensor) -> Tensor:
+    """The plain head: hidden states [B, T, C] to logits [B, T, V]."""
+    return F.linear(x_BTC, weight_VC)  # looked up at the call, for ZeRO-3 puts a linear of its own there
 
 
 class Transformer(nn.Module):
@@ -33,7 +40,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = _norm(config)
         if not config.tied_embeddings:
-            self.output = nn.Linear(config.hidden_size, config.vocabulary_size, bias=False)
+            self.output = Output(config.hidden_size, config.vocabulary_size, bias=False)
 
     def forward(
         self,
@@ -41,8 +48,12 @@ class Transformer(nn.Module):
         document_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
         last_only: bool = False,
-    ) -> Tensor:
+        head: Head = logits,
+    ) -> Any:
         """Logits [B, T, V] in the dtype of the weights; with `last_only`, those of the last position, [B, 1, V].
+
+        head: what to make of the last hidden states [B, T, C] and the output projection's weight [V, C] instead: a
+        loss of `framework.model.loss`, which needs no logits of all tokens at once.
 
         document_BT: int32, the number of each token's document within its row, in contiguous runs: positions
         restart with each, and attention does not cross them. With a `cache` there must be none: the tokens
@@ -62,7 +73,7 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         x_BTC = self.norm(x_BTC[:, -1:] if last_only else x_BTC)
-        return self.embedding(x_BTC, as_output=True) if self.config.tied_embeddings else self.output(x_BTC)
+        return self.embedding(x_BTC, head) if self.config.tied_embeddings else self.output(x_BTC, head)
 
     def _positions(self, tokens_BT: Tensor, document_BT: Tensor | None, cache: KeyValueCache | None) -> Tensor:
         if document_BT is not None:
@@ -77,9 +88,17 @@ class Embedding(nn.Embedding):
     Both uses are this module's forward, so that hooks which gather its weight (ZeRO-3) fire for both.
     """
 
-    def forward(self, x: Tensor, as_output: bool = False) -> Tensor:
-        """Tokens [B, T] to vectors [B, T, C]; with `as_output`, vectors to logits [B, T, V]."""
-        return F.linear(x, self.weight) if as_output else super().forward(x)
+    def forward(self, x: Tensor, head: Head | None = None) -> Any:
+        """Tokens [B, T] to vectors [B, T, C]; with `head`, vectors to what that makes of them and the weight [V, C]."""
+        return super().forward(x) if head is None else head(x, self.weight)
+
+
+class Output(nn.Linear):
+    """Output projection where it is not tied to the embedding."""
+
+    def forward(self, x: Tensor, head: Head = logits) -> Any:
+        """What `head` makes of vectors [B, T, C] and the weight [V, C]."""
+        return head(x, self.weight)
 
 
 class Block(nn.Module):
@@ -224,19 +243,7 @@ def rotate(x_BTHD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return turned.type_as(x_BTHD)
 
 
-# ---------------------------------------------------------------------------- loss, initialisation
-
-
-def loss(logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the negative log likelihoods in nats, in fp32, and the number of labels that it is over.
-
-    Labels of -100 count for nothing. The sum, not the mean, so that the caller divides by the count of the
-    whole global batch, and the result does not depend on how rows are dealt to ranks and micro-batches.
-    """
-    total = F.cross_entropy(
-        logits_BTV.float().flatten(0, 1), labels_BT.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
-    )
-    return total, (labels_BT != IGNORED_LABEL).sum()
+# ------------------------------------------------------------------------------- initialisation
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from framework import distributed
 from framework.config import PretrainConfig
 from framework.errors import UserError
-from framework.model.transformer import loss as summed_loss
+from framework.model.loss import Losses, summed_losses, token_losses
 from framework.stream.loader import NO_LOSS, Batch
 from framework.training.optimizer import build_optimizer
 
@@ -26,12 +27,14 @@ class StepResult:
     Attributes:
         loss: mean negative log likelihood in nats over the labels of the whole global batch.
         gradient_norm: global L2 norm before clipping.
+        z_loss: what `loss.z_loss` adds to the mean that is minimised.
         labels: how many labels the loss is over.
         batch_hash: of the content of the global batch, whatever ranks it was dealt to.
     """
 
     loss: float
     gradient_norm: float
+    z_loss: float
     labels: int
     batch_hash: str
 
@@ -59,6 +62,7 @@ class Engine:
         self.processors = self.world_size * (1 if cuda else torch.get_num_threads())
         self.stage = config.zero.stage
         self.low_precision = config.precision.dtype == "bf16"
+        self.loss = config.loss
         self.clipping = config.optimizer.gradient_clipping
         self.micro = config.batch.micro_on(self.world_size)
         # Stage 0 is torch's own optimizer, whose clipping in DeepSpeed hides the norm: done here instead.
@@ -92,16 +96,17 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         labels, batch_hash = self._agree_on_batch(batch)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         micros = list(batch.split(self.micro))
         for number, micro in enumerate(micros, start=1):
             self._engine.set_gradient_accumulation_boundary(number == len(micros))
-            total += self._forward_backward(micro, scale=self.world_size / labels)
+            totals += self._forward_backward(micro, scale=self.world_size / labels)
             if number < len(micros):
                 self._engine.step()
         norm = self._update()
-        dist.all_reduce(total)
-        return StepResult(total.item() / labels, norm, labels, batch_hash)
+        dist.all_reduce(totals)
+        likelihood, z_loss = (totals / labels).tolist()
+        return StepResult(likelihood, norm, z_loss, labels, batch_hash)
 
     def _agree_on_batch(self, batch: Batch) -> tuple[int, str]:
         """Number of labels and content hash of the global batch, in one small reduction."""
@@ -115,15 +120,23 @@ class Engine:
         return labels, f"{content % 2**62:016x}"
 
     def _forward_backward(self, micro: Batch, scale: float) -> Tensor:
-        """Sum of the losses of a micro-batch; gradients are of that sum times `scale`.
+        """Likelihood and z-loss of a micro-batch, summed, [2]; gradients are of the sum to minimise times `scale`.
 
         DeepSpeed averages gradients over ranks, so a scale of (ranks / labels of the global batch) makes
         them those of the mean over the global batch, however its rows were dealt.
         """
         tokens, labels, document = self.to_device(micro.tokens, micro.labels, micro.document)
-        total, _ = summed_loss(self._engine(tokens, document), labels)
-        self._engine.backward(total * scale, scale_wrt_gas=False)
-        return total.detach().double()
+        losses: Losses = self._engine(tokens, document, head=partial(summed_losses, labels_BT=labels, config=self.loss))
+        objective, likelihood, z_loss = losses
+        self._engine.backward(objective * scale, scale_wrt_gas=False)
+        return torch.stack([likelihood, z_loss]).double()
+
+    @torch.no_grad()
+    def held_out_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Negative log likelihood of each label [B, T] in nats, 0 where there is none, and which there are, [B, T]."""
+        tokens, labels, document = self.to_device(batch.tokens, batch.labels, batch.document)
+        head = partial(token_losses, labels_BT=labels, config=self.loss)
+        return self.module(tokens, document, head=head), labels != NO_LOSS
 
     def _update(self) -> float:
         """Clip and step; returns the global gradient norm before clipping."""

@@ -170,6 +170,7 @@ class Trainer:
             "step": self.step,
             "train/loss": result.loss,
             "train/gradient_norm": result.gradient_norm,
+            **({"train/z_loss": result.z_loss} if config.loss.z_loss else {}),
             "train/learning_rate": config.optimizer.learning_rate * learning_rate_factor(config.schedule, self.step),
             "train/step_seconds": seconds,
             "train/tokens_per_second": tokens / seconds,

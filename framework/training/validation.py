@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
 from framework import distributed
 from framework.stream.loader import NO_LOSS, Batch, Objective, ValidationRows, causal_lm
@@ -88,10 +87,8 @@ class Validation:
         sums = torch.zeros((len(self.corpora), 2), dtype=torch.float64, device=engine.device)
         engine.module.eval()
         for numbers, batch in self._batches():
-            tokens, labels, document = engine.to_device(batch.tokens, batch.labels, batch.document)
-            logits = engine.module(tokens, document).float()
-            losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LOSS, reduction="none")
-            per_row = torch.stack([losses.view_as(labels).double().sum(1), (labels != NO_LOSS).double().sum(1)], dim=1)
+            losses_BT, counted_BT = engine.held_out_losses(batch)
+            per_row = torch.stack([losses_BT.double().sum(1), counted_BT.double().sum(1)], dim=1)
             sums.index_add_(0, torch.tensor(numbers, device=engine.device), per_row)
         engine.module.train()
         dist.all_reduce(sums)

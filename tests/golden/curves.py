@@ -18,10 +18,10 @@ from framework.config import (
     BatchConfig,
     CheckpointConfig,
     DataConfig,
-    ModelConfig,
     PretrainConfig,
     RunConfig,
     ScheduleConfig,
+    StartingModelConfig,
     ValidationConfig,
     ZeroConfig,
 )
@@ -54,7 +54,7 @@ def train_all() -> dict[str, list[dict[str, float]]]:
                 PretrainConfig(
                     run=RunConfig(directory=folder, name=family, stop_after=STEPS),
                     data=DataConfig(path=str(data), sequence_length=32, lanes=8),
-                    model=ModelConfig(**SMALL, **model),
+                    model=StartingModelConfig(**SMALL, **model),
                     batch=BatchConfig(sequences=16, micro=8),
                     schedule=ScheduleConfig(steps=STEPS + 1, warmup_steps=3),
                     zero=ZeroConfig(stage=1),

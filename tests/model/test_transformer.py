@@ -1,12 +1,14 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 
 import kernels
-from framework.config import ModelConfig
+from framework.config import LossConfig, ModelConfig
 from framework.model.cache import KeyValueCache
-from framework.model.transformer import Transformer, initialize, loss, positions_in_documents
+from framework.model.loss import summed_losses
+from framework.model.transformer import Transformer, initialize, positions_in_documents
 from tests.model.shapes import CONFIGS, DECODERS, SMALL, random_model, random_tokens
 
 every_shape = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -79,8 +81,8 @@ def test_implementations_of_attention_agree_in_loss_and_gradients(config):
     for name in ("reference", "sdpa"):
         model = random_model(config).double()
         with kernels.use(name):
-            total, count = loss(model(tokens, document), tokens)
-        (total / count).backward()
+            total, _, _ = model(tokens, document, head=partial(summed_losses, labels_BT=tokens, config=LossConfig()))
+        (total / tokens.numel()).backward()
         gradients[name] = [parameter.grad for parameter in model.parameters()]
     for one, other in zip(*gradients.values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -89,17 +91,6 @@ def test_implementations_of_attention_agree_in_loss_and_gradients(config):
 def test_positions_restart_with_each_document():
     document = torch.tensor([[0, 0, 0, 1, 2, 2], [3, 3, 1, 1, 1, 1]], dtype=torch.int32)
     assert positions_in_documents(document).tolist() == [[0, 1, 2, 0, 0, 1], [0, 1, 0, 1, 2, 3]]
-
-
-def test_loss_is_a_sum_over_the_labels_that_count():
-    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
-    labels = torch.tensor([[1, -100, 4], [-100, -100, 0]])
-    total, count = loss(logits, labels)
-    expected = -sum(logits.log_softmax(-1)[b, t, labels[b, t]] for b, t in ((0, 0), (0, 2), (1, 2)))
-    assert count == 3
-    torch.testing.assert_close(total, expected)
-    assert loss(logits.bfloat16(), labels)[0].dtype == torch.float32
-    assert loss(logits, torch.full((2, 3), -100)) == (0.0, 0)
 
 
 def test_initial_weights_depend_on_seed_and_name_alone():
