@@ -77,7 +77,7 @@ def first_batch(data, config=None):
     return rows.read(range(ROWS))
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(DECODERS), ids=DECODERS)
+@pytest.mark.parametrize(("number", "name"), [*enumerate(DECODERS)], ids=DECODERS)
 def test_the_first_loss_and_the_model_that_comes_out_are_theirs(data, origins, continued, number, name):
     origin, run_directory = origins / name.split()[0], continued[number]
     theirs = AutoModelForCausalLM.from_pretrained(origin, dtype=torch.float32).eval()
@@ -93,8 +93,8 @@ def test_the_first_loss_and_the_model_that_comes_out_are_theirs(data, origins, c
     assert len(facts["started_from"]["sha256"]) == 64
 
 
-def test_a_run_under_way_needs_its_origin_no_more(runs, data, origins, continued):
-    shutil.copytree(continued[1], runs / "orphan")
+@pytest.mark.slow
+def test_a_run_under_way_needs_its_origin_no_more(runs, data, origins):
     shutil.copytree(origins / "llama", runs / "parent")
     settings = ("schedule.steps=4", "optimizer.learning_rate=1e-3", f"model.from={runs / 'parent'}")
     start(runs, data, "child", *settings, "run.stop_after=2", "zero=stage1")
