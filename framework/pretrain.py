@@ -9,7 +9,7 @@ from framework.config import PretrainConfig
 
 def _settle(config: PretrainConfig, given: set[str]) -> None:
     """`model.from` brings the shape."""
-    if config.model.origin:
+    if config.origin:
         from framework.training.origin import take_shape
 
         take_shape(config, given)

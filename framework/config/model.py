@@ -88,8 +88,3 @@ class StartingModelConfig(ModelConfig):
     # The field is called `from`, a keyword, which can be neither written as a name here nor passed to `__init__`.
     __annotations__ = {"from": str}
     locals()["from"] = field(default="", init=False, repr=False, compare=False)
-
-    @property
-    def origin(self) -> str:
-        """The field `from`: a model directory, or empty for random weights."""
-        return str(getattr(self, "from"))

@@ -31,6 +31,11 @@ class PretrainConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     deterministic: bool = False  # the same bits from every run of the same layout on a GPU too, at some cost in speed
 
+    @property
+    def origin(self) -> str:
+        """The field `model.from`: the model directory that the run starts from, or empty for random weights."""
+        return getattr(self.model, "from", "")
+
     def check(self, world_size: int = 1) -> None:
         require_positive("data.lanes", self.data.lanes)
         self.data.remote.check()

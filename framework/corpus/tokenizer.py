@@ -21,7 +21,8 @@ PAD = "<|pad|>"
 CHAT = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 INFILLING = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")  # Bavarian et al. 2022, arXiv:2207.14255
 MASK = "<|mask|>"  # Devlin et al. 2018, arXiv:1810.04805
-RESERVED = ("<unk>", END_OF_TEXT, PAD, *CHAT, *INFILLING, MASK)  # in the order of their ids, from 0 on
+FIRST_RESERVED = ("<unk>", END_OF_TEXT, PAD, *CHAT)  # of every tokenizer
+RESERVED = (*FIRST_RESERVED, *INFILLING, MASK)  # in the order of their ids, from 0 on; the rest came later
 
 # Written into the model, and unigram adds up its probabilities thread by thread: it must not follow the machine.
 _THREADS = 16
@@ -98,7 +99,7 @@ def take_tokenizer(directory: Path, file: Path) -> Facts:
         raise UserError(
             f"tokenizer.path: {file} is no SentencePiece model ({error}); give a tokenizer.model"
         ) from error
-    lacking = [piece for number, piece in enumerate(RESERVED) if processor.piece_to_id(piece) != number]
+    lacking = [piece for number, piece in enumerate(FIRST_RESERVED) if processor.piece_to_id(piece) != number]
     if lacking:
         raise UserError(
             f"tokenizer.path: {file} has not the reserved piece {lacking[0]} in its place, and so is none of Loam's; "
@@ -113,7 +114,7 @@ def _facts(directory: Path) -> Facts:
     return {
         "vocabulary_size": processor.vocab_size(),
         "end_of_text": processor.eos_id(),
-        "reserved": {piece: processor.piece_to_id(piece) for piece in RESERVED},
+        "reserved": {piece: number for number, piece in enumerate(RESERVED) if processor.piece_to_id(piece) == number},
     }
 
 

@@ -37,7 +37,7 @@ def write_model(
         config.model,
         tokenizer=path.parent / "tokenizer.model",
         provenance=_provenance(config, manifest, step, tokens, held_out)
-        | ({"started_from": {"path": config.model.origin, "sha256": origin}} if origin else {}),
+        | ({"started_from": {"path": config.origin, "sha256": origin}} if origin else {}),
         dtype=torch.bfloat16 if config.precision.dtype == "bf16" else torch.float32,
     )
 

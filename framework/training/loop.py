@@ -53,7 +53,7 @@ def train(config: PretrainConfig) -> None:
         return
     if found is not None:
         say(f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data")
-    together(lambda: keep_tokenizer(manifest, run, "" if found else config.model.origin))
+    together(lambda: keep_tokenizer(manifest, run, "" if found else config.origin))
     lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
     data, order = config.data, current(history)
     rows = together(

@@ -29,8 +29,8 @@ def take_shape(config: PretrainConfig, given: set[str]) -> None:
         UserError: the directory has no readable config.json, or the command line asks for another shape.
     """
     model = config.model
-    saved = _saved_shape(Path(config.run.directory) / config.run.name, model.origin)
-    file = Path(model.origin) / "config.json"
+    saved = _saved_shape(Path(config.run.directory) / config.run.name, config.origin)
+    file = Path(config.origin) / "config.json"
     try:
         shape = saved or from_json(read_json(file), str(file))[1]
     except UserError as error:
@@ -43,7 +43,7 @@ def take_shape(config: PretrainConfig, given: set[str]) -> None:
             continue
         if (named or "model" in given) and asked != has and (name, asked) != ("vocabulary_size", 0):
             raise UserError(
-                f"model.{name}: is {asked}, and model.from={model.origin} has {has}; leave it out, and model= too, "
+                f"model.{name}: is {asked}, and model.from={config.origin} has {has}; leave it out, and model= too, "
                 "as the directory brings the shape"
             )
         setattr(model, name, has)
@@ -119,11 +119,11 @@ def set_initial_weights(model: Transformer, config: PretrainConfig) -> None:
 
     Every rank maps the files into memory and copies from there, so ranks of one machine share what is read.
     """
-    if not config.model.origin:
+    if not config.origin:
         initialize(model, config.model, config.run.seed)
         return
     try:
-        state = read_model_directory(config.model.origin).state
+        state = read_model_directory(config.origin).state
     except UserError as error:
         raise UserError(f"model.from: {error}") from error
     model.load_state_dict(state)

@@ -63,7 +63,7 @@ def checkpoint_to_resume(
         found, passed_over = checkpoints.newest_sound(run)
         for line in passed_over:
             say(line)
-    now = identity(config, manifest, digest_of_origin(config.model.origin, found))
+    now = identity(config, manifest, digest_of_origin(config.origin, found))
     if found is None:
         return None, [{"began_at": 0, "identity": now}]
     state, allow = found.state, config.data.allow_change

@@ -1,5 +1,6 @@
 """Preparation as a whole: the same bytes again, kept where it is sound, done again where it is not."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,8 +14,10 @@ from framework.corpus import pipeline
 from framework.corpus.decontamination.settings import EvaluationSet
 from framework.corpus.pipeline import prepare
 from framework.corpus.shards import read_texts
+from framework.errors import UserError
 from tests.corpus.conftest import ROOT
 from tests.corpus.texts import random_documents, write_jsonl
+from tests.model import small_tokenizer
 
 
 def contents(output: str) -> dict[str, bytes]:
@@ -136,6 +139,24 @@ def test_an_interrupted_run_leaves_no_manifest_and_no_report_of_what_is_gone(
     assert not list(Path(small.output).rglob(".*"))
     assert (Path(small.output) / "tokens/first/train-00000.tar").read_bytes() == old_shard
     assert prepare(small).corpora["first"].train.tokens > 0
+
+
+def test_data_for_a_model_that_there_is_take_its_tokenizer(small: PrepareConfig, tmp_path: Path) -> None:
+    """Other texts in the same tokens: nothing is trained, and the next run keeps what this one took."""
+    file = small_tokenizer.write(tmp_path / "model")
+    small.tokenizer.path = str(file)
+    first = prepare(small)
+    manifest = json.loads((Path(small.output) / "tokens" / "manifest.json").read_text())
+    assert manifest["tokenizer"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert manifest["tokenizer"]["vocabulary_size"] == 360
+    assert manifest["tokenizer"]["reserved"] == small_tokenizer.RESERVED
+    assert prepare(small) == first
+    file.write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"^tokenizer\.path: .* is no SentencePiece model"):
+        prepare(small)
+    file.unlink()
+    with pytest.raises(UserError, match=r"^tokenizer\.path: .*: No such file or directory"):
+        prepare(small)
 
 
 def test_leftovers_of_a_killed_run_are_cleared(small: PrepareConfig) -> None:

@@ -123,6 +123,14 @@ def test_learned_positions_end():
         next(generate_tokens(model, [1] * 65, maximum_tokens=1, temperature=0.0))
 
 
+def test_an_encoder_writes_no_text(tmp_path):
+    tokenizer = small_tokenizer.write(tmp_path / "tokenizer")
+    model = random_model(ModelConfig(**vars(CONFIGS["encoder"]) | {"vocabulary_size": 360}))
+    write_model_directory(tmp_path / "m", model.state_dict(), model.config, tokenizer=tokenizer, provenance={})
+    with pytest.raises(UserError, match=r"^model\.path: .* is a masked language model, which cannot continue a text"):
+        load(tmp_path / "m")
+
+
 def test_the_program_prints_the_text(tmp_path):
     tokenizer = small_tokenizer.write(tmp_path / "tokenizer")
     model = random_model(ModelConfig(**vars(CONFIGS["llama"]) | {"vocabulary_size": 360}))

@@ -115,6 +115,7 @@ def test_files_of_an_imported_directory_are_copied(tmp_path):
         "bos_token_id": 0,
         "eos_token_id": [0, 1],
         "pad_token_id": None,
+        "mask_token_id": None,
     }
     assert sorted(file.name for file in target.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
     assert (target / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
