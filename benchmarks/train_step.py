@@ -127,14 +127,12 @@ def trainer(work: Work, **_settings: Any) -> Contestant:
         max_position_embeddings=work.length,
         tie_word_embeddings=shape.tied_embeddings,
     )
-    go, done = threading.Semaphore(0), threading.Semaphore(0)
+    go, waiting = threading.Semaphore(0), threading.Semaphore(0)
 
     class TakingTurns(transformers.TrainerCallback):
         def on_step_begin(self, *_arguments: Any, **_more: Any) -> None:
+            waiting.release()  # here and nowhere else, that its collectives fall between no others
             go.acquire()
-
-        def on_step_end(self, *_arguments: Any, **_more: Any) -> None:
-            done.release()
 
     cuda = torch.cuda.is_available()
     arguments = transformers.TrainingArguments(
@@ -149,6 +147,7 @@ def trainer(work: Work, **_settings: Any) -> Contestant:
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,
         optim="adamw_torch_fused" if cuda else "adamw_torch",
     )
     rows = [{"input_ids": row[:-1], "labels": row[:-1]} for row in work.tokens()] * 1000
@@ -156,9 +155,10 @@ def trainer(work: Work, **_settings: Any) -> Contestant:
         model=transformers.LlamaForCausalLM(config), args=arguments, train_dataset=rows, callbacks=[TakingTurns()]
     )
     threading.Thread(target=training.train, daemon=True).start()
+    waiting.acquire()
     while True:
         go.release()
-        done.acquire()
+        waiting.acquire()
         yield
 
 

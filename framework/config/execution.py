@@ -50,10 +50,10 @@ class MemoryConfig:
 
 @dataclass
 class PrecisionConfig:
-    dtype: str = "fp32"  # fp32 | bf16 (with fp32 master weights and optimizer state)
+    dtype: str = "fp32"  # fp32 | bf16, with fp32 master weights and optimizer state | fp8, bf16 with fp8 products
 
     def check(self) -> None:
-        require_choice("precision.dtype", self.dtype, ("fp32", "bf16"))
+        require_choice("precision.dtype", self.dtype, ("fp32", "bf16", "fp8"))
 
 
 @dataclass

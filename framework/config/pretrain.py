@@ -43,7 +43,7 @@ class PretrainConfig:
         require(
             self.precision.dtype == "fp32" or self.zero.stage > 0,
             "precision.dtype",
-            "bf16 with zero.stage=0 would accumulate gradients in bf16",
+            f"{self.precision.dtype} with zero.stage=0 would accumulate gradients in bf16",
             "choose zero=stage1, which gives the same updates",
         )
         is_masked = self.objective.name == "masked_lm"

@@ -44,8 +44,8 @@ def train(config: PretrainConfig) -> None:
         make_deterministic()
     run = Path(config.run.directory) / config.run.name
     manifest = read_manifest(config.data.path)
-    together(lambda: check_machine(config))
     together(lambda: settle_model(config, manifest))
+    together(lambda: check_machine(config))
     objective = together(lambda: open_objective(config.objective, manifest, config.data.seed))
     shards = together(lambda: open_shards(config.data.path, config.data.remote))
     found, history = checkpoint_to_resume(run, config, manifest)
