@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from torch import Tensor
 from benchmarks.machine import machine
 from benchmarks.stream import write_data
 from framework import distributed
-from framework.config import BatchConfig, ModelConfig, PrecisionConfig, PretrainConfig, ZeroConfig
+from framework.config import BatchConfig, ModelConfig, PrecisionConfig, PretrainConfig, StartingModelConfig, ZeroConfig
 from framework.model.arithmetic import count_parameters, training_flops_per_token
 from framework.model.transformer import Transformer, initialize
 from framework.stream.curriculum import Curriculum
@@ -73,7 +73,7 @@ def loam(work: Work, stage: int, **settings: Any) -> Contestant:
 
     world_size = distributed.world_size()
     config = PretrainConfig(
-        model=work.model,
+        model=StartingModelConfig(**asdict(work.model)),
         batch=BatchConfig(sequences=work.rows * world_size, micro=work.rows),
         zero=ZeroConfig(stage=stage),
         precision=PrecisionConfig("bf16" if torch.cuda.is_available() else "fp32"),
