@@ -42,7 +42,7 @@ END_OF_TEXT, BLOCK, MEAN_DOCUMENT = 1, 1 << 20, 800
 Batches = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def write_data(folder: Path, blocks: int) -> None:
+def write_data(folder: Path, blocks: int, vocabulary: int = 1 << 15) -> None:
     """Token shards of two corpora with `blocks` blocks of 1 Mi tokens each, and the same tokens as one flat file."""
     random = np.random.default_rng(0)
     corpora, flat = {}, []
@@ -52,7 +52,7 @@ def write_data(folder: Path, blocks: int) -> None:
         written = []
         with webdataset.TarWriter(str(shard)) as writer:
             for number in range(blocks):
-                tokens, lengths = _block(random)
+                tokens, lengths = _block(random, vocabulary)
                 writer.write({"__key__": f"{number:06d}", "tokens.npy": tokens, "lengths.npy": lengths})
                 written.append((len(tokens), len(lengths)))
                 flat.append(tokens)
@@ -63,9 +63,9 @@ def write_data(folder: Path, blocks: int) -> None:
     (folder / "tokens" / "manifest.json").write_text(json.dumps(manifest))
 
 
-def _block(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _block(random: np.random.Generator, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.maximum(random.exponential(MEAN_DOCUMENT, BLOCK // MEAN_DOCUMENT).astype(np.int64), 2)
-    tokens = random.integers(2, 1 << 15, lengths.sum(), dtype=np.uint16)
+    tokens = random.integers(2, vocabulary, lengths.sum(), dtype=np.uint16)
     tokens[np.cumsum(lengths) - lengths] = END_OF_TEXT
     return tokens, lengths.astype(np.int32)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from framework.checks import require, require_positive
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig
-from framework.config.execution import ClusterConfig, PrecisionConfig, ZeroConfig
+from framework.config.execution import ClusterConfig, MemoryConfig, PrecisionConfig, ZeroConfig
 from framework.config.model import StartingModelConfig
 from framework.config.optimization import LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
@@ -24,6 +24,8 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
+    compile: bool = False  # transformer blocks by torch.compile; a few minutes at the start for less a step
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -40,13 +42,13 @@ class PretrainConfig:
         require_positive("data.lanes", self.data.lanes)
         self.data.remote.check()
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
-        for part in (*parts, self.loss, self.cluster, self.checkpoint, self.validation, self.tracker):
+        for part in (*parts, self.loss, self.memory, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()
         self.batch.check(self.data.lanes, world_size)
         require(
             self.precision.dtype == "fp32" or self.zero.stage > 0,
             "precision.dtype",
-            "bf16 with zero.stage=0 would accumulate gradients in bf16",
+            f"{self.precision.dtype} with zero.stage=0 would accumulate gradients in bf16",
             "choose zero=stage1, which gives the same updates",
         )
         is_masked = self.objective.name == "masked_lm"

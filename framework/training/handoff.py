@@ -38,7 +38,7 @@ def write_model(
         tokenizer=path.parent / "tokenizer.model",
         provenance=_provenance(config, manifest, step, tokens, held_out)
         | ({"started_from": {"path": config.origin, "sha256": origin}} if origin else {}),
-        dtype=torch.bfloat16 if config.precision.dtype == "bf16" else torch.float32,
+        dtype=torch.float32 if config.precision.dtype == "fp32" else torch.bfloat16,
     )
 
 

@@ -20,6 +20,7 @@ from framework.stream.shards import open_shards
 from framework.training import checkpoint as checkpoints
 from framework.training import state as engine_state
 from framework.training import summary
+from framework.training.abilities import check_machine
 from framework.training.checkpoint import Checkpoint
 from framework.training.determinism import make_deterministic
 from framework.training.engine import Engine, StepResult
@@ -44,6 +45,7 @@ def train(config: PretrainConfig) -> None:
     run = Path(config.run.directory) / config.run.name
     manifest = read_manifest(config.data.path)
     together(lambda: settle_model(config, manifest))
+    together(lambda: check_machine(config))
     objective = together(lambda: open_objective(config.objective, manifest, config.data.seed))
     shards = together(lambda: open_shards(config.data.path, config.data.remote))
     found, history = checkpoint_to_resume(run, config, manifest)

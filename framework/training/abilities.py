@@ -1,0 +1,82 @@
+"""What settings demand of the machine, asked before anything is made: a compiler, a library, a kind of GPU."""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from framework.checks import require
+from framework.config import PretrainConfig
+from framework.model.transformer import Transformer
+from framework.training.float8 import ALIGNMENT, float8_layers
+
+
+def check_machine(config: PretrainConfig) -> None:
+    """Raise `UserError` naming the field and the remedy where this machine lacks what the settings need."""
+    if config.compile:
+        _check_compilers(torch.cuda.is_available())
+    if config.precision.dtype == "fp8":
+        _check_float8(config)
+    if config.zero.offload == "nvme":
+        _check_offload_path(Path(config.zero.offload_path))
+        require(
+            _has_libaio(),
+            "zero.offload",
+            "nvme needs libaio and its headers, and a compiler that finds them",
+            "install libaio-dev (libaio-devel) and g++, or choose zero.offload=cpu",
+        )
+
+
+def _check_compilers(cuda: bool) -> None:
+    """Inductor writes C++ for the CPU; for a GPU it writes Triton, whose launcher is C."""
+    variable, usual = ("CC", "gcc") if cuda else ("CXX", "g++")
+    compiler = os.environ.get(variable) or usual
+    remedy = f"install it, set {variable} to one that there is, or set compile=false"
+    require(shutil.which(compiler) is not None, "compile", f"needs a compiler, and there is no {compiler}", remedy)
+    require(
+        not cuda or importlib.util.find_spec("triton") is not None,
+        "compile",
+        "needs Triton on a GPU, and it is not installed",
+        "pip install 'loam[triton]', or set compile=false",
+    )
+
+
+def _check_float8(config: PretrainConfig) -> None:
+    field, otherwise = "precision.dtype", "or choose precision=bf16"
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+    here = "none" if capability is None else "one of {}.{}".format(*capability)
+    require(
+        capability is not None and capability >= (8, 9),
+        field,
+        f"fp8 needs a GPU of compute capability 8.9 or higher, and this machine has {here}",
+        f"use an Ada, Hopper or later one, {otherwise}",
+    )
+    require(
+        importlib.util.find_spec("torchao") is not None,
+        field,
+        "fp8 needs torchao, and it is not installed",
+        f"pip install 'loam[fp8]', {otherwise}",
+    )
+    with torch.device("meta"):
+        layers = float8_layers(Transformer(config.model))
+    require(
+        bool(layers),
+        field,
+        f"fp8 needs layers with sides that {ALIGNMENT} divides, and this model has none",
+        f"change model.hidden_size and model.intermediate_size, {otherwise}",
+    )
+
+
+def _check_offload_path(path: Path) -> None:
+    problem = "is no directory" if not path.is_dir() else "cannot be written"
+    usable = path.is_dir() and os.access(path, os.W_OK)
+    require(usable, "zero.offload_path", f"{path} {problem}", "name one on a fast local disk of every node")
+
+
+def _has_libaio() -> bool:
+    """Whether DeepSpeed could build its reader and writer of NVMe; a test program is compiled and linked."""
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    return bool(AsyncIOBuilder().is_compatible(verbose=False))
