@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from framework.checks import require, require_positive
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig
-from framework.config.execution import ClusterConfig, PrecisionConfig, ZeroConfig
+from framework.config.execution import ClusterConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.model import StartingModelConfig
 from framework.config.optimization import OptimizerConfig, ScheduleConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
@@ -23,6 +23,7 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -36,7 +37,8 @@ class PretrainConfig:
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
         for part in (*parts, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()
-        self.batch.check(self.data.lanes, world_size)
+        self.parallel.check(world_size)
+        self.batch.check(self.data.lanes, self.parallel.data_ranks(world_size))
         require(
             self.precision.dtype == "fp32" or self.zero.stage > 0,
             "precision.dtype",
@@ -66,6 +68,7 @@ class PretrainConfig:
                 f"{length} exceeds model.maximum_positions={self.model.maximum_positions}",
                 "shorten the sequences or raise model.maximum_positions",
             )
+        self.parallel.check_shape(self.model.heads, lengths)
         begin, sequences = 0, self.batch.sequences
         for edge in sorted({**self.batch.changes, **self.data.length_changes}):
             group = "batch.changes" if edge in self.batch.changes else "data.length_changes"

@@ -6,7 +6,6 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -16,7 +15,9 @@ from framework.config import PretrainConfig
 from framework.errors import UserError
 from framework.model.transformer import loss as summed_loss
 from framework.stream.loader import NO_LOSS, Batch
+from framework.training.layout import Layout
 from framework.training.optimizer import build_optimizer
+from framework.training.sequence_parallel import share_rows
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Engine:
         module: the model; under stage 3 its parameters are sharded outside of forward and backward.
         optimizer: what DeepSpeed made of AdamW.
         device: where batches belong.
+        layout: which part of a batch is this rank's.
         processors: GPUs, or CPU cores, that all ranks together compute with.
     """
 
@@ -56,14 +58,17 @@ class Engine:
         deepspeed = _import_deepspeed(cuda)
         self.device = torch.device("cuda", distributed.local_rank()) if cuda else torch.device("cpu")
         self.world_size = distributed.world_size()
+        self.layout = Layout.here(config.parallel)
         self.processors = self.world_size * (1 if cuda else torch.get_num_threads())
         self.stage = config.zero.stage
         self.low_precision = config.precision.dtype == "bf16"
         self.clipping = config.optimizer.gradient_clipping
-        self.micro = config.batch.micro_on(self.world_size)
+        self.micro = config.batch.micro_on(self.layout.data_ranks)
         # Stage 0 is torch's own optimizer, whose clipping in DeepSpeed hides the norm: done here instead.
         self.plain = self.stage == 0
         model.to(self.device)
+        if self.layout.sequence_ranks > 1:
+            share_rows(model, self.layout.sequence_group())
         self._engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(model, config.optimizer),
@@ -105,11 +110,8 @@ class Engine:
 
     def _agree_on_batch(self, batch: Batch) -> tuple[int, str]:
         """Number of labels and content hash of the global batch, in one small reduction."""
-        mine = torch.tensor(
-            [int((batch.labels != NO_LOSS).sum()), sum(batch.row_hashes()) % 2**62],
-            dtype=torch.int64,
-            device=self.device,
-        )
+        facts = [int((batch.labels != NO_LOSS).sum()), sum(batch.row_hashes()) % 2**62] if self.layout.leads else [0, 0]
+        mine = torch.tensor(facts, dtype=torch.int64, device=self.device)
         dist.all_reduce(mine)
         labels, content = mine.tolist()
         return labels, f"{content % 2**62:016x}"
@@ -120,8 +122,8 @@ class Engine:
         DeepSpeed averages gradients over ranks, so a scale of (ranks / labels of the global batch) makes
         them those of the mean over the global batch, however its rows were dealt.
         """
-        tokens, labels, document = self.to_device(micro.tokens, micro.labels, micro.document)
-        total, _ = summed_loss(self._engine(tokens, document), labels)
+        tokens, labels, document, positions = self.inputs(micro)
+        total, _ = summed_loss(self._engine(tokens, document, positions_BT=positions), labels)
         self._engine.backward(total * scale, scale_wrt_gas=False)
         return total.detach().double()
 
@@ -147,9 +149,10 @@ class Engine:
         self._engine.backward(self._engine(tokens).sum() * 0.0, scale_wrt_gas=False)
         self._engine.step()
 
-    def to_device(self, *arrays: np.ndarray) -> list[Tensor]:
-        """The arrays as tensors where the model is."""
-        return [torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays]
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """This rank's part of rows, as tensors where the model is; see `Layout.inputs`."""
+        arrays = (batch.tokens, batch.labels, batch.document)
+        return self.layout.inputs(*(torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays))
 
 
 def _import_deepspeed(cuda: bool) -> Any:

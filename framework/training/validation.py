@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from framework import distributed
 from framework.stream.loader import NO_LOSS, Batch, Objective, ValidationRows, causal_lm
 from framework.stream.manifest import Manifest
 from framework.stream.shards import Shards
 from framework.training.engine import Engine
+from framework.training.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,18 @@ HeldOut = HeldOutText | HeldOutMasks
 class Validation:
     """The held-out rows of every corpus, cut into one run of rows for each rank, so that a rank reads few blocks.
 
-    `objective` is what the rows ask for: the token that follows, or masks.
+    `objective` is what the rows ask for: the token that follows, or masks. Ranks that share rows in training share
+    them here: a row may be too long for one.
     """
 
     def __init__(
-        self, manifest: Manifest, sequence_length: int, micro: int, shards: Shards, objective: Objective = causal_lm
+        self,
+        manifest: Manifest,
+        sequence_length: int,
+        micro: int,
+        shards: Shards,
+        layout: Layout,
+        objective: Objective = causal_lm,
     ) -> None:
         splits = {name: corpus.validation for name, corpus in manifest.corpora.items() if corpus.validation.tokens > 1}
         self.corpora = list(splits)
@@ -62,9 +69,8 @@ class Validation:
         self._is_causal = objective is causal_lm
         self._micro = micro
         every = [(number, row) for number, rows in enumerate(self._rows) for row in range(len(rows))]
-        world_size, rank = distributed.world_size(), distributed.rank()
-        share = -(-len(every) // world_size)
-        self._mine = every[rank * share : (rank + 1) * share]
+        share = -(-len(every) // layout.data_ranks)
+        self._mine = every[layout.data_rank * share : (layout.data_rank + 1) * share]
         self._spare = every[0]
         self._rounds = -(-share // micro)
 
@@ -88,8 +94,8 @@ class Validation:
         sums = torch.zeros((len(self.corpora), 2), dtype=torch.float64, device=engine.device)
         engine.module.eval()
         for numbers, batch in self._batches():
-            tokens, labels, document = engine.to_device(batch.tokens, batch.labels, batch.document)
-            logits = engine.module(tokens, document).float()
+            tokens, labels, document, positions = engine.inputs(batch)
+            logits = engine.module(tokens, document, positions_BT=positions).float()
             losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LOSS, reduction="none")
             per_row = torch.stack([losses.view_as(labels).double().sum(1), (labels != NO_LOSS).double().sum(1)], dim=1)
             sums.index_add_(0, torch.tensor(numbers, device=engine.device), per_row)
