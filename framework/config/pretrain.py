@@ -38,6 +38,7 @@ class PretrainConfig:
         for part in (*parts, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()
         self.parallel.check(world_size)
+        self.parallel.check_model(self.model)
         self.batch.check(self.data.lanes, self.parallel.data_ranks(world_size))
         require(
             self.precision.dtype == "fp32" or self.zero.stage > 0,
@@ -68,7 +69,7 @@ class PretrainConfig:
                 f"{length} exceeds model.maximum_positions={self.model.maximum_positions}",
                 "shorten the sequences or raise model.maximum_positions",
             )
-        self.parallel.check_shape(self.model.heads, lengths)
+            self.parallel.check_length(name, length)
         begin, sequences = 0, self.batch.sequences
         for edge in sorted({**self.batch.changes, **self.data.length_changes}):
             group = "batch.changes" if edge in self.batch.changes else "data.length_changes"

@@ -18,6 +18,7 @@ from framework.stream.loader import NO_LOSS, Batch
 from framework.training.layout import Layout
 from framework.training.optimizer import build_optimizer
 from framework.training.sequence_parallel import share_rows
+from framework.training.tensor_parallel import clip, deepspeed_settings, forget_groups
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Engine:
         # Stage 0 is torch's own optimizer, whose clipping in DeepSpeed hides the norm: done here instead.
         self.plain = self.stage == 0
         model.to(self.device)
+        forget_groups()
         if self.layout.sequence_ranks > 1:
             share_rows(model, self.layout.sequence_group())
         self._engine, self.optimizer, _, _ = deepspeed.initialize(
@@ -87,6 +89,8 @@ class Engine:
             "gradient_clipping": 0.0 if self.plain else self.clipping,
             "steps_per_print": 10**9,
         }
+        if self.layout.tensor_ranks > 1:
+            config["tensor_parallel"] = deepspeed_settings(self.layout.tensor_ranks)
         if self.low_precision:
             config["bf16"] = {"enabled": True}
             config["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -101,16 +105,20 @@ class Engine:
         micros = list(batch.split(self.micro))
         for number, micro in enumerate(micros, start=1):
             self._engine.set_gradient_accumulation_boundary(number == len(micros))
-            total += self._forward_backward(micro, scale=self.world_size / labels)
+            total += self._forward_backward(micro, scale=self.layout.token_ranks / labels)
             if number < len(micros):
                 self._engine.step()
         norm = self._update()
-        dist.all_reduce(total)
+        dist.all_reduce(total if self.layout.speaks_for_tokens else total.zero_())
         return StepResult(total.item() / labels, norm, labels, batch_hash)
 
     def _agree_on_batch(self, batch: Batch) -> tuple[int, str]:
         """Number of labels and content hash of the global batch, in one small reduction."""
-        facts = [int((batch.labels != NO_LOSS).sum()), sum(batch.row_hashes()) % 2**62] if self.layout.leads else [0, 0]
+        facts = (
+            [int((batch.labels != NO_LOSS).sum()), sum(batch.row_hashes()) % 2**62]
+            if self.layout.speaks_for_rows
+            else [0, 0]
+        )
         mine = torch.tensor(facts, dtype=torch.int64, device=self.device)
         dist.all_reduce(mine)
         labels, content = mine.tolist()
@@ -119,8 +127,8 @@ class Engine:
     def _forward_backward(self, micro: Batch, scale: float) -> Tensor:
         """Sum of the losses of a micro-batch; gradients are of that sum times `scale`.
 
-        DeepSpeed averages gradients over ranks, so a scale of (ranks / labels of the global batch) makes
-        them those of the mean over the global batch, however its rows were dealt.
+        DeepSpeed averages gradients over the ranks that have tokens of their own, so a scale of (such ranks /
+        labels of the global batch) makes them those of the mean over the global batch, however it was dealt.
         """
         tokens, labels, document, positions = self.inputs(micro)
         total, _ = summed_loss(self._engine(tokens, document, positions_BT=positions), labels)
@@ -131,7 +139,9 @@ class Engine:
         """Clip and step; returns the global gradient norm before clipping."""
         if self.plain:
             limit = self.clipping or float("inf")
-            norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+            parameters = self.module.parameters()
+            shared = self.layout.tensor_ranks > 1
+            norm = clip(parameters, limit) if shared else float(nn.utils.clip_grad_norm_(parameters, limit))
             self._engine.step()
             return norm
         self._engine.step()

@@ -100,7 +100,7 @@ class Validation:
             per_row = torch.stack([losses.view_as(labels).double().sum(1), (labels != NO_LOSS).double().sum(1)], dim=1)
             sums.index_add_(0, torch.tensor(numbers, device=engine.device), per_row)
         engine.module.train()
-        dist.all_reduce(sums)
+        dist.all_reduce(sums if engine.layout.speaks_for_tokens else sums.zero_())
         if not self._is_causal:
             return {name: HeldOutMasks(total / n) for name, (total, n) in zip(self.corpora, sums.tolist(), strict=True)}
         return {
