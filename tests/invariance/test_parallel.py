@@ -35,6 +35,7 @@ LAYOUTS = {  # ranks, stage, settings
     "tensor 2 x data 2, stage 3": (4, 3, ["parallel.tensor=2", "batch.micro=2"]),
 }
 IN_SHORT = {("grouped", "sequence 2"), ("grouped", "tensor 2")}
+OF_ALL_MODELS = ("sequence 2 x data 2", "sequence 2 x tensor 2", "tensor 2 x data 2, stage 3")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def whole(runs, data):
     [
         pytest.param(model, layout, marks=() if (model, layout) in IN_SHORT else pytest.mark.slow)
         for model in MODELS
-        for layout in LAYOUTS
+        for layout in (LAYOUTS if model == "grouped" else OF_ALL_MODELS)
     ],
 )
 def test_the_curve_is_that_of_one_rank(runs, data, whole, model, layout):
