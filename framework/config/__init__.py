@@ -6,7 +6,7 @@ demands of another is checked by the `check` methods, whose messages start with 
 """
 
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
-from framework.config.execution import ClusterConfig, MemoryConfig, PrecisionConfig, ZeroConfig
+from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.generate import GenerateConfig, ModelSource
 from framework.config.model import ModelConfig, StartingModelConfig
 from framework.config.optimization import LossConfig, OptimizerConfig, ScheduleConfig
@@ -29,6 +29,7 @@ __all__ = [
     "ModelSource",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "ParallelConfig",
     "PrecisionConfig",
     "PrepareConfig",
     "PretrainConfig",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from framework.checks import require, require_choice, require_positive
+from framework.config.model import ModelConfig
 
 
 @dataclass
@@ -46,6 +47,56 @@ class MemoryConfig:
     def check(self) -> None:
         require_choice("memory.activation_checkpointing", self.activation_checkpointing, ("none", "full", "every_n"))
         require_positive("memory.every", self.every)
+
+
+@dataclass
+class ParallelConfig:
+    """How many ranks share a row, and a layer; the batch is dealt to groups of sequence x tensor ranks."""
+
+    sequence: int = 1  # ranks that share the tokens of a row (DeepSpeed Ulysses, arXiv:2309.14509)
+    tensor: int = 1  # ranks that share the heads and features of a layer (Megatron-LM, arXiv:1909.08053)
+
+    def check(self, world_size: int) -> None:
+        for name in ("sequence", "tensor"):
+            require_positive(f"parallel.{name}", getattr(self, name))
+        group = self.sequence * self.tensor
+        require(
+            world_size % group == 0,
+            "parallel.sequence" if self.sequence > 1 else "parallel.tensor",
+            f"groups of parallel.sequence x parallel.tensor = {group} ranks cannot be made of {world_size}",
+            f"start a multiple of {group} ranks, or lower them",
+        )
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Heads and features can be dealt to the ranks."""
+        for name in ("heads", "key_value_heads", "intermediate_size"):
+            size = getattr(model, name)
+            require(
+                size % self.tensor == 0,
+                "parallel.tensor",
+                f"{self.tensor} does not divide model.{name}={size}",
+                f"use a divisor of {size}",
+            )
+        heads = model.heads // self.tensor
+        require(
+            heads % self.sequence == 0,
+            "parallel.sequence",
+            f"{self.sequence} does not divide the {heads} heads that attention deals to the ranks of a row",
+            f"use a divisor of {heads}",
+        )
+
+    def check_length(self, name: str, length: int) -> None:
+        """Rows of `length` tokens, as the field `name` asks for, can be dealt to the ranks."""
+        require(
+            length % self.sequence == 0,
+            name,
+            f"{length} tokens cannot be shared by parallel.sequence={self.sequence} ranks",
+            f"use a multiple of {self.sequence}",
+        )
+
+    def data_ranks(self, world_size: int) -> int:
+        """Into how many parts the rows of a batch are dealt."""
+        return world_size // (self.sequence * self.tensor)
 
 
 @dataclass

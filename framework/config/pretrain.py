@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from framework.checks import require, require_positive
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig
-from framework.config.execution import ClusterConfig, MemoryConfig, PrecisionConfig, ZeroConfig
+from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.model import StartingModelConfig
 from framework.config.optimization import LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
@@ -26,6 +26,7 @@ class PretrainConfig:
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     compile: bool = False  # transformer blocks by torch.compile; a few minutes at the start for less a step
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -44,7 +45,9 @@ class PretrainConfig:
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
         for part in (*parts, self.loss, self.memory, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()
-        self.batch.check(self.data.lanes, world_size)
+        self.parallel.check(world_size)
+        self.parallel.check_model(self.model)
+        self.batch.check(self.data.lanes, self.parallel.data_ranks(world_size))
         require(
             self.precision.dtype == "fp32" or self.zero.stage > 0,
             "precision.dtype",
@@ -74,6 +77,7 @@ class PretrainConfig:
                 f"{length} exceeds model.maximum_positions={self.model.maximum_positions}",
                 "shorten the sequences or raise model.maximum_positions",
             )
+            self.parallel.check_length(name, length)
         begin, sequences = 0, self.batch.sequences
         for edge in sorted({**self.batch.changes, **self.data.length_changes}):
             group = "batch.changes" if edge in self.batch.changes else "data.length_changes"

@@ -49,6 +49,7 @@ class Transformer(nn.Module):
         cache: KeyValueCache | None = None,
         last_only: bool = False,
         head: Head = logits,
+        positions_BT: Tensor | None = None,
     ) -> Any:
         """Logits [B, T, V] in the dtype of the weights; with `last_only`, those of the last position, [B, 1, V].
 
@@ -58,10 +59,12 @@ class Transformer(nn.Module):
         document_BT: int32, the number of each token's document within its row, in contiguous runs: positions
         restart with each, and attention does not cross them. With a `cache` there must be none: the tokens
         then continue the ones in it.
+        positions_BT: where the tokens stand in their documents, for a caller that knows better.
         """
         if cache is not None and document_BT is not None:
             raise ValueError("a cache holds one document a row; pass either document or cache")
-        positions_BT = self._positions(tokens_BT, document_BT, cache)
+        if positions_BT is None:
+            positions_BT = self._positions(tokens_BT, document_BT, cache)
         x_BTC = self.embedding(tokens_BT)
         rotation = None
         if self.config.position == "learned":
@@ -132,6 +135,7 @@ class Attention(nn.Module):
         self.head_size = config.head_size
         self.causal = config.causal
         self.window = config.sliding_window
+        self.mix: Callable[..., Tensor] = kernels.attention  # may be replaced by a caller who deals heads to ranks
         queries, keys = config.heads * config.head_size, config.key_value_heads * config.head_size
         self.query = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
         self.key = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
@@ -156,9 +160,7 @@ class Attention(nn.Module):
             q_BTHD, k_BTGD = rotate(q_BTHD, rotation), rotate(k_BTGD, rotation)
         if cache is not None:
             k_BTGD, v_BTGD = cache.update(self.layer, k_BTGD, v_BTGD)
-        mixed_BTHD = kernels.attention(
-            q_BTHD, k_BTGD, v_BTGD, causal=self.causal, document=document_BT, window=self.window
-        )
+        mixed_BTHD = self.mix(q_BTHD, k_BTGD, v_BTGD, causal=self.causal, document=document_BT, window=self.window)
         return self.output(mixed_BTHD.flatten(-2))
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -20,8 +19,11 @@ from framework.model.transformer import Transformer
 from framework.stream.loader import NO_LOSS, Batch
 from framework.training.compilation import compile_blocks
 from framework.training.float8 import use_float8
+from framework.training.layout import Layout
 from framework.training.optimizer import build_optimizer
 from framework.training.recomputation import recompute_activations
+from framework.training.sequence_parallel import share_rows
+from framework.training.tensor_parallel import clip, deepspeed_settings, forget_groups, skip_comparison
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Engine:
         module: the model; under stage 3 its parameters are sharded outside of forward and backward.
         optimizer: what DeepSpeed made of AdamW.
         device: where batches belong.
+        layout: which part of a batch is this rank's.
         processors: GPUs, or CPU cores, that all ranks together compute with.
     """
 
@@ -63,15 +66,19 @@ class Engine:
         deepspeed = _import_deepspeed(cuda)
         self.device = torch.device("cuda", distributed.local_rank()) if cuda else torch.device("cpu")
         self.world_size = distributed.world_size()
+        self.layout = Layout.here(config.parallel)
         self.processors = self.world_size * (1 if cuda else torch.get_num_threads())
         self.stage = config.zero.stage
         self.low_precision = config.precision.dtype != "fp32"
         self.loss = config.loss
         self.clipping = config.optimizer.gradient_clipping
-        self.micro = config.batch.micro_on(self.world_size)
+        self.micro = config.batch.micro_on(self.layout.data_ranks)
         # Stage 0 is torch's own optimizer, whose clipping in DeepSpeed hides the norm: done here instead.
         self.plain = self.stage == 0
         model.to(self.device)
+        forget_groups()
+        if self.layout.sequence_ranks > 1:
+            share_rows(model, self.layout.sequence_group())
         if config.precision.dtype == "fp8":
             use_float8(model)
         if config.compile:
@@ -83,6 +90,8 @@ class Engine:
             config=self._deepspeed_config(config.zero),
             dist_init_required=False,
         )
+        if self.layout.tensor_ranks > 1:
+            skip_comparison(self._engine)
         self.module: nn.Module = self._engine.module
 
     def _deepspeed_config(self, zero: ZeroConfig) -> dict[str, Any]:
@@ -95,6 +104,8 @@ class Engine:
             "gradient_clipping": 0.0 if self.plain else self.clipping,
             "steps_per_print": 10**9,
         }
+        if self.layout.tensor_ranks > 1:
+            config["tensor_parallel"] = deepspeed_settings(self.layout.tensor_ranks)
         if self.low_precision:
             config["bf16"] = {"enabled": True}
             config["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -109,21 +120,22 @@ class Engine:
         micros = list(batch.split(self.micro))
         for number, micro in enumerate(micros, start=1):
             self._engine.set_gradient_accumulation_boundary(number == len(micros))
-            totals += self._forward_backward(micro, scale=self.world_size / labels)
+            totals += self._forward_backward(micro, scale=self.layout.token_ranks / labels)
             if number < len(micros):
                 self._engine.step()
         norm = self._update()
-        dist.all_reduce(totals)
+        dist.all_reduce(totals if self.layout.speaks_for_tokens else totals.zero_())
         likelihood, z_loss = (totals / labels).tolist()
         return StepResult(likelihood, norm, z_loss, labels, batch_hash)
 
     def _agree_on_batch(self, batch: Batch) -> tuple[int, str]:
         """Number of labels and content hash of the global batch, in one small reduction."""
-        mine = torch.tensor(
-            [int((batch.labels != NO_LOSS).sum()), sum(batch.row_hashes()) % 2**62],
-            dtype=torch.int64,
-            device=self.device,
+        facts = (
+            [int((batch.labels != NO_LOSS).sum()), sum(batch.row_hashes()) % 2**62]
+            if self.layout.speaks_for_rows
+            else [0, 0]
         )
+        mine = torch.tensor(facts, dtype=torch.int64, device=self.device)
         dist.all_reduce(mine)
         labels, content = mine.tolist()
         return labels, f"{content % 2**62:016x}"
@@ -131,27 +143,33 @@ class Engine:
     def _forward_backward(self, micro: Batch, scale: float) -> Tensor:
         """Likelihood and z-loss of a micro-batch, summed, [2]; gradients are of the sum to minimise times `scale`.
 
-        DeepSpeed averages gradients over ranks, so a scale of (ranks / labels of the global batch) makes
-        them those of the mean over the global batch, however its rows were dealt.
+        DeepSpeed averages gradients over the ranks that have tokens of their own, so a scale of (such ranks /
+        labels of the global batch) makes them those of the mean over the global batch, however it was dealt.
         """
-        tokens, labels, document = self.to_device(micro.tokens, micro.labels, micro.document)
-        losses: Losses = self._engine(tokens, document, head=partial(summed_losses, labels_BT=labels, config=self.loss))
+        tokens, labels, document, positions = self.inputs(micro)
+        head = partial(summed_losses, labels_BT=labels, config=self.loss)
+        losses: Losses = self._engine(tokens, document, head=head, positions_BT=positions)
         objective, likelihood, z_loss = losses
         self._engine.backward(objective * scale, scale_wrt_gas=False)
         return torch.stack([likelihood, z_loss]).double()
 
     @torch.no_grad()
     def held_out_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Negative log likelihood of each label [B, T] in nats, 0 where there is none, and which there are, [B, T]."""
-        tokens, labels, document = self.to_device(batch.tokens, batch.labels, batch.document)
+        """Of this rank's part of the tokens: negative log likelihood of each label [B, T] in nats, and which there are.
+
+        Where there is no label it is 0.
+        """
+        tokens, labels, document, positions = self.inputs(batch)
         head = partial(token_losses, labels_BT=labels, config=self.loss)
-        return self.module(tokens, document, head=head), labels != NO_LOSS
+        return self.module(tokens, document, head=head, positions_BT=positions), labels != NO_LOSS
 
     def _update(self) -> float:
         """Clip and step; returns the global gradient norm before clipping."""
         if self.plain:
             limit = self.clipping or float("inf")
-            norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+            parameters = self.module.parameters()
+            shared = self.layout.tensor_ranks > 1
+            norm = clip(parameters, limit) if shared else float(nn.utils.clip_grad_norm_(parameters, limit))
             self._engine.step()
             return norm
         self._engine.step()
@@ -169,9 +187,10 @@ class Engine:
         self._engine.backward(self._engine(tokens).sum() * 0.0, scale_wrt_gas=False)
         self._engine.step()
 
-    def to_device(self, *arrays: np.ndarray) -> list[Tensor]:
-        """The arrays as tensors where the model is."""
-        return [torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays]
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """This rank's part of rows, as tensors where the model is; see `Layout.inputs`."""
+        arrays = (batch.tokens, batch.labels, batch.document)
+        return self.layout.inputs(*(torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays))
 
 
 def _communication(device: torch.device) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from framework.errors import UserError
 from framework.model.arithmetic import training_flops_per_token
 from framework.model.transformer import Transformer
 from framework.stream.curriculum import Curriculum
-from framework.stream.loader import TrainingRows, share_of
+from framework.stream.loader import TrainingRows
 from framework.stream.manifest import Manifest, read_manifest
 from framework.stream.objective import open_held_out, open_objective
 from framework.stream.shards import open_shards
@@ -26,6 +26,7 @@ from framework.training.determinism import make_deterministic
 from framework.training.engine import Engine, StepResult
 from framework.training.handoff import handed_over, write_model
 from framework.training.identity import current
+from framework.training.layout import Layout
 from framework.training.metrics import Metrics
 from framework.training.origin import set_initial_weights
 from framework.training.schedule import learning_rate_factor
@@ -63,8 +64,8 @@ def train(config: PretrainConfig) -> None:
     )
     if distributed.rank() == 0:  # not before: a start that is refused must not replace what the run was made with
         (run / "config.yaml").write_text(composition.to_yaml(config))
-    held_out = open_held_out(config.objective, manifest)
-    validation = Validation(manifest, lengths.largest, config.batch.micro, shards, held_out)
+    held_out, layout = open_held_out(config.objective, manifest), Layout.here(config.parallel)
+    validation = Validation(manifest, lengths.largest, config.batch.micro, shards, layout, held_out)
     Trainer(run, config, manifest, rows, validation, found, history).run_to_end()
 
 
@@ -159,7 +160,7 @@ class Trainer:
         position = self.position
         for _ in range(ahead):
             position += self.batches.at(position)
-        return share_of(distributed.rank(), self.engine.world_size, position, self.batches.at(position))
+        return self.engine.layout.share(position, self.batches.at(position))
 
     def _record(self, result: StepResult, seconds: float, held_out: dict[str, HeldOut]) -> dict[str, Any]:
         """One object of metrics.jsonl; the names are stable."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from framework import distributed
 from framework.training.engine import Engine
+from framework.training.layout import Layout
+from framework.training.tensor_parallel import cut, join
 
 MASTER = "master"  # the fp32 weight
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's first and second moment
@@ -29,7 +31,7 @@ def owners(module: nn.Module, world_size: int) -> dict[str, int]:
 
 
 def element_count(parameter: nn.Parameter) -> int:
-    """Elements of the whole parameter; under ZeRO-3 what is here may be a shard or nothing."""
+    """Elements of a parameter, or of this rank's part of a layer; under ZeRO-3 what is here may be less."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
@@ -37,7 +39,7 @@ def collect(engine: Engine, fields: tuple[str, ...] = FIELDS) -> Iterator[tuple[
     """Each parameter's name and its fields, whole, in fp32. Every rank must walk to the end: it is collective."""
     _link_moments(engine)
     for name, parameter in engine.module.named_parameters():
-        yield name, {field: _get(engine, parameter, field) for field in fields}
+        yield name, {field: join(name, _get(engine, parameter, field), engine.layout) for field in fields}
 
 
 def owned_state(engine: Engine) -> dict[str, Tensor]:
@@ -74,7 +76,8 @@ def restore(engine: Engine, read: Callable[[str, str], Tensor], steps: int) -> N
     _link_moments(engine)
     for name, parameter in engine.module.named_parameters():
         for field in FIELDS:
-            _set(engine, parameter, field, read(name, field).to(engine.device, torch.float32))
+            whole = read(name, field).to(engine.device, torch.float32)
+            _set(engine, parameter, field, cut(name, whole, engine.layout))
     optimizer = _torch_optimizer(engine)
     for state in optimizer.state.values():
         if "step" in state:
@@ -118,7 +121,7 @@ def _set(engine: Engine, parameter: nn.Parameter, field: str, value: Tensor) -> 
         target.copy_(value)
     elif engine.stage == 3:
         # safe_set_full_... cuts the value into equal parts and fails where the ranks do not divide its size
-        part = _stage3_part(parameter, value)
+        part = _stage3_part(parameter, value, engine.layout)
         if field == MASTER:
             safe_set_local_fp32_param(parameter, part)
         else:
@@ -129,12 +132,12 @@ def _set(engine: Engine, parameter: nn.Parameter, field: str, value: Tensor) -> 
         safe_set_full_optimizer_state(parameter, value, field)
 
 
-def _stage3_part(parameter: Any, value: Tensor) -> Tensor:
+def _stage3_part(parameter: Any, value: Tensor, layout: Layout) -> Tensor:
     """This rank's part of a parameter under ZeRO-3: equal parts of the flat value, the last one padded."""
     size = parameter.ds_tensor.numel()
-    padded = torch.zeros(size * distributed.world_size(), dtype=value.dtype, device=value.device)
+    padded = torch.zeros(size * layout.token_ranks, dtype=value.dtype, device=value.device)
     padded[: value.numel()] = value.flatten()
-    return padded.narrow(0, size * distributed.rank(), size)
+    return padded.narrow(0, size * layout.token_rank, size)
 
 
 def _torch_optimizer(engine: Engine) -> torch.optim.Optimizer:

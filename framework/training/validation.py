@@ -8,11 +8,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from framework import distributed
 from framework.stream.loader import NO_LOSS, Batch, Objective, ValidationRows, causal_lm
 from framework.stream.manifest import Manifest
 from framework.stream.shards import Shards
 from framework.training.engine import Engine
+from framework.training.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,18 @@ HeldOut = HeldOutText | HeldOutMasks
 class Validation:
     """The held-out rows of every corpus, cut into one run of rows for each rank, so that a rank reads few blocks.
 
-    `objective` is what the rows ask for: the token that follows, or masks.
+    `objective` is what the rows ask for: the token that follows, or masks. Ranks that share rows in training share
+    them here: a row may be too long for one.
     """
 
     def __init__(
-        self, manifest: Manifest, sequence_length: int, micro: int, shards: Shards, objective: Objective = causal_lm
+        self,
+        manifest: Manifest,
+        sequence_length: int,
+        micro: int,
+        shards: Shards,
+        layout: Layout,
+        objective: Objective = causal_lm,
     ) -> None:
         splits = {name: corpus.validation for name, corpus in manifest.corpora.items() if corpus.validation.tokens > 1}
         self.corpora = list(splits)
@@ -61,9 +68,8 @@ class Validation:
         self._is_causal = objective is causal_lm
         self._micro = micro
         every = [(number, row) for number, rows in enumerate(self._rows) for row in range(len(rows))]
-        world_size, rank = distributed.world_size(), distributed.rank()
-        share = -(-len(every) // world_size)
-        self._mine = every[rank * share : (rank + 1) * share]
+        share = -(-len(every) // layout.data_ranks)
+        self._mine = every[layout.data_rank * share : (layout.data_rank + 1) * share]
         self._spare = every[0]
         self._rounds = -(-share // micro)
 
@@ -91,7 +97,7 @@ class Validation:
             per_row = torch.stack([losses_BT.double().sum(1), counted_BT.double().sum(1)], dim=1)
             sums.index_add_(0, torch.tensor(numbers, device=engine.device), per_row)
         engine.module.train()
-        dist.all_reduce(sums)
+        dist.all_reduce(sums if engine.layout.speaks_for_tokens else sums.zero_())
         if not self._is_causal:
             return {name: HeldOutMasks(total / n) for name, (total, n) in zip(self.corpora, sums.tolist(), strict=True)}
         return {
