@@ -9,7 +9,7 @@ from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, Remo
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.generate import GenerateConfig, ModelSource
 from framework.config.model import ModelConfig, StartingModelConfig
-from framework.config.optimization import LossConfig, OptimizerConfig, ScheduleConfig
+from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
 from framework.config.pretrain import PretrainConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
@@ -21,6 +21,7 @@ __all__ = [
     "ClusterConfig",
     "CorpusConfig",
     "DataConfig",
+    "EmaConfig",
     "ExecutorConfig",
     "GenerateConfig",
     "LossConfig",

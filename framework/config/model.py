@@ -31,6 +31,8 @@ class ModelConfig:
     causal: bool = True  # a token sees those before it; false: all of its document, an encoder for masked_lm
     sliding_window: int = 0  # keys a query sees, itself included; 0: all
     initializer_range: float = 0.02  # standard deviation; residual projections divide it by sqrt(2 x layers)
+    mup_base_width: int = 0  # hidden_size at which the learning rate was found (muP); 0: usual parametrisation
+    mup_base_head_size: int = 0  # and head_size there; 0: this one
 
     def __post_init__(self) -> None:
         if self.key_value_heads == 0:
@@ -44,7 +46,7 @@ class ModelConfig:
     def check(self) -> None:
         for name in ("hidden_size", "layers", "heads", "key_value_heads", "maximum_positions", "norm_epsilon"):
             require_positive(f"model.{name}", getattr(self, name))
-        for name in ("vocabulary_size", "sliding_window", "initializer_range"):
+        for name in ("vocabulary_size", "sliding_window", "initializer_range", "mup_base_width", "mup_base_head_size"):
             require_not_negative(f"model.{name}", getattr(self, name))
         for name in ("head_size", "intermediate_size"):
             require_positive(f"model.{name}", getattr(self, name))
@@ -68,6 +70,12 @@ class ModelConfig:
             "model.sliding_window",
             f"is {self.sliding_window}, and with model.causal=false every token sees its whole document",
             "set it to 0",
+        )
+        require(
+            self.mup_base_width > 0 or self.mup_base_head_size == 0,
+            "model.mup_base_head_size",
+            f"is {self.mup_base_head_size}, but model.mup_base_width=0 asks for no muP",
+            "set model.mup_base_width too, or neither",
         )
         require(
             self.position == "learned" or self.head_size % 2 == 0,

@@ -6,7 +6,7 @@ from framework.checks import require, require_positive
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.model import StartingModelConfig
-from framework.config.optimization import LossConfig, OptimizerConfig, ScheduleConfig
+from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
 from framework.config.survival import CheckpointConfig
 
@@ -23,6 +23,7 @@ class PretrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     compile: bool = False  # transformer blocks by torch.compile; a few minutes at the start for less a step
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -45,6 +46,8 @@ class PretrainConfig:
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
         for part in (*parts, self.loss, self.memory, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()
+        self.ema.check(self.schedule.steps)
+        self._check_offload()
         self.parallel.check(world_size)
         self.parallel.check_model(self.model)
         self.batch.check(self.data.lanes, self.parallel.data_ranks(world_size))
@@ -65,6 +68,20 @@ class PretrainConfig:
             else "choose objective=masked_lm or model.causal=true",
         )
         self._check_lengths()
+
+    def _check_offload(self) -> None:
+        require(
+            self.optimizer.name != "muon" or self.zero.offload == "none",
+            "zero.offload",
+            f"is {self.zero.offload}, and optimizer.name=muon would orthogonalise matrices on the host",
+            "choose zero.offload=none, or optimizer=adamw",
+        )
+        require(
+            self.ema.decay == 0 or self.zero.offload != "nvme",
+            "ema.decay",
+            f"is {self.ema.decay}, and zero.offload=nvme swaps the optimizer's own state alone",
+            "set it to 0, or zero.offload=cpu",
+        )
 
     def _check_lengths(self) -> None:
         lengths = {"data.sequence_length": self.data.sequence_length}

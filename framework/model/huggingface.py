@@ -22,6 +22,7 @@ from framework.model.tokenizer import load_tokenizer, read_json
 from framework.model.tokenizer_files import check_tokenizer_files, write_tokenizer_files
 from framework.model.transformer import Transformer
 from framework.model.weights import read_weights, write_weights
+from framework.model.width import fold
 
 __all__ = ["ModelDirectory", "assemble", "check_exportable", "read_model_directory", "write_model_directory"]
 
@@ -127,8 +128,12 @@ def write_model_directory(
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        ids = _write_files(partial, state, config, Path(tokenizer), dtype, shard_bytes)
-        verdict = _verify(partial, state, config, dtype)
+        plain, plain_config = fold(state, config)
+        ids = _write_files(partial, plain, plain_config, Path(tokenizer), dtype, shard_bytes)
+        if config.mup_base_width:
+            tokens = _probe(config)
+            _require_equal("with muP folded in", _logits(plain, plain_config, tokens), _logits(state, config, tokens))
+        verdict = _verify(partial, plain, plain_config, dtype)
         facts = {
             **provenance,
             "loam_version": framework.__version__,
@@ -201,24 +206,38 @@ def _dtype_name(dtype: torch.dtype) -> str:
 @torch.no_grad()
 def _verify(directory: Path, state: Mapping[str, Tensor], config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     """Compare the logits of the weights as they were (rounded to `dtype`) with those of the directory, in fp32."""
-    generator = torch.Generator().manual_seed(0)
-    length = min(64, config.maximum_positions)
-    tokens = torch.randint(config.vocabulary_size, (2, length), generator=generator)
-    expected = assemble(config, {name: tensor.to("cpu", dtype) for name, tensor in state.items()})(tokens)
-
+    tokens = _probe(config)
+    expected = _logits({name: tensor.to("cpu", dtype) for name, tensor in state.items()}, config, tokens)
     readers = {"loam": _own_logits}
     if importlib.util.find_spec("transformers"):
         readers["transformers"] = _transformers_logits
         check_tokenizer_files(directory)
-    tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
     for name, logits in readers.items():
-        difference = (logits(directory, tokens) - expected).abs().max().item()
-        if not difference <= tolerance:  # NaN is no agreement
-            raise UserError(
-                f"model directory: read back by {name}, its logits differ by {difference:.2g}, and at most "
-                f"{tolerance:.2g} is rounding; it was not written, report this with its configuration"
-            )
+        difference = _require_equal(f"read back by {name}", logits(directory, tokens), expected)
     return {"verified_with": name, "maximum_difference": difference}
+
+
+def _probe(config: ModelConfig) -> Tensor:
+    """Two rows of random tokens, always the same."""
+    length = min(64, config.maximum_positions)
+    return torch.randint(config.vocabulary_size, (2, length), generator=torch.Generator().manual_seed(0))
+
+
+def _require_equal(how: str, logits: Tensor, expected: Tensor) -> float:
+    """The largest difference of logits, which must be rounding."""
+    tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
+    difference = (logits - expected).abs().max().item()
+    if not difference <= tolerance:  # NaN is no agreement
+        raise UserError(
+            f"model directory: {how}, its logits differ by {difference:.2g}, and at most "
+            f"{tolerance:.2g} is rounding; it was not written, report this with its configuration"
+        )
+    return difference
+
+
+@torch.no_grad()
+def _logits(state: Mapping[str, Tensor], config: ModelConfig, tokens: Tensor) -> Tensor:
+    return assemble(config, {name: tensor.to("cpu") for name, tensor in state.items()})(tokens)
 
 
 def _own_logits(directory: Path, tokens: Tensor) -> Tensor:

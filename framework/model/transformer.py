@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import kernels
 from framework.config import ModelConfig
 from framework.model.cache import KeyValueCache
+from framework.model.width import is_hidden_matrix, output_multiplier, query_multiplier, width_ratio
 
 Head = Callable[[Tensor, Tensor], Any]  # of hidden states [B, T, C] and the output projection's weight [V, C]
 
@@ -39,6 +40,7 @@ class Transformer(nn.Module):
             self.positions = nn.Embedding(config.maximum_positions, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = _norm(config)
+        self.output_multiplier = output_multiplier(config)
         if not config.tied_embeddings:
             self.output = Output(config.hidden_size, config.vocabulary_size, bias=False)
 
@@ -76,6 +78,8 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         x_BTC = self.norm(x_BTC[:, -1:] if last_only else x_BTC)
+        if self.output_multiplier != 1:
+            x_BTC = x_BTC * self.output_multiplier
         return self.embedding(x_BTC, head) if self.config.tied_embeddings else self.output(x_BTC, head)
 
     def _positions(self, tokens_BT: Tensor, document_BT: Tensor | None, cache: KeyValueCache | None) -> Tensor:
@@ -136,6 +140,7 @@ class Attention(nn.Module):
         self.causal = config.causal
         self.window = config.sliding_window
         self.mix: Callable[..., Tensor] = kernels.attention  # may be replaced by a caller who deals heads to ranks
+        self.query_multiplier = query_multiplier(config)
         queries, keys = config.heads * config.head_size, config.key_value_heads * config.head_size
         self.query = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
         self.key = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
@@ -156,6 +161,8 @@ class Attention(nn.Module):
         q_BTHD = self.query_norm(self.query(x_BTC).unflatten(-1, (-1, self.head_size)))
         k_BTGD = self.key_norm(self.key(x_BTC).unflatten(-1, (-1, self.head_size)))
         v_BTGD = self.value(x_BTC).unflatten(-1, (-1, self.head_size))
+        if self.query_multiplier != 1:
+            q_BTHD = q_BTHD * self.query_multiplier
         if rotation is not None:
             q_BTHD, k_BTGD = rotate(q_BTHD, rotation), rotate(k_BTGD, rotation)
         if cache is not None:
@@ -253,7 +260,7 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
     """Fill every parameter; the values depend on the seed and the parameter's name and shape, on nothing else.
 
     Matrices and embeddings: normal with standard deviation `initializer_range`, divided by sqrt(2 x layers)
-    where they write to the residual stream (GPT-2). Norms 1, biases 0.
+    where they write to the residual stream (GPT-2), and by sqrt(width ratio) in blocks under muP. Norms 1, biases 0.
     """
     for name, parameter in model.named_parameters():
         if name.endswith(".bias"):
@@ -264,6 +271,8 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
             deviation = config.initializer_range
             if name.endswith(("attention.output.weight", "mlp.down.weight")):
                 deviation /= math.sqrt(2 * config.layers)
+            if is_hidden_matrix(name, parameter.dim()):
+                deviation /= math.sqrt(width_ratio(config))
             digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)

@@ -1,8 +1,9 @@
 """Checkpoints without pickle and without a converter: one format for every ZeRO stage and world size.
 
     checkpoints/step-00001000/
-        rank-00000.safetensors ...   NAME/master, NAME/exp_avg, NAME/exp_avg_sq: whole tensors, fp32,
-                                     each parameter in the file of the one rank that owned it
+        rank-00000.safetensors ...   NAME/master, NAME/ema if averaged, and the optimizer's moments, with
+                                     AdamW NAME/exp_avg, NAME/exp_avg_sq: whole tensors, fp32, each
+                                     parameter in the file of the one rank that owned it
         state.json                   step, sequences consumed, configuration, digests, metrics
         manifest.json                size and SHA-256 of every other file; written last
 

@@ -20,7 +20,8 @@ from framework.stream.loader import NO_LOSS, Batch
 from framework.training.compilation import compile_blocks
 from framework.training.float8 import use_float8
 from framework.training.layout import Layout
-from framework.training.optimizer import build_optimizer
+from framework.training.muon import Muon
+from framework.training.optimizer import build_optimizer, moments
 from framework.training.recomputation import recompute_activations
 from framework.training.sequence_parallel import share_rows
 from framework.training.tensor_parallel import clip, deepspeed_settings, forget_groups, skip_comparison
@@ -54,7 +55,9 @@ class Engine:
 
     Attributes:
         module: the model; under stage 3 its parameters are sharded outside of forward and backward.
-        optimizer: what DeepSpeed made of AdamW.
+        optimizer: what DeepSpeed made of the one that was asked for.
+        inner: that one; under ZeRO it works on this rank's fp32 shards.
+        moments: names of the optimizer's state of each parameter.
         device: where batches belong.
         layout: which part of a batch is this rank's.
         processors: GPUs, or CPU cores, that all ranks together compute with.
@@ -76,6 +79,7 @@ class Engine:
         # Stage 0 is torch's own optimizer, whose clipping in DeepSpeed hides the norm: done here instead.
         self.plain = self.stage == 0
         model.to(self.device)
+        self.moments = moments(model, config.optimizer)
         forget_groups()
         if self.layout.sequence_ranks > 1:
             share_rows(model, self.layout.sequence_group())
@@ -86,13 +90,16 @@ class Engine:
         recompute_activations(model.blocks, config.memory)
         self._engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=build_optimizer(model, config.optimizer),
+            optimizer=build_optimizer(model, config),
             config=self._deepspeed_config(config.zero),
             dist_init_required=False,
         )
         if self.layout.tensor_ranks > 1:
             skip_comparison(self._engine)
         self.module: nn.Module = self._engine.module
+        self.inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        if isinstance(self.inner, Muon) and not self.plain:
+            self.inner.lay_out(self.optimizer)
 
     def _deepspeed_config(self, zero: ZeroConfig) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -114,7 +121,7 @@ class Engine:
     def step(self, batch: Batch, learning_rate: float) -> StepResult:
         """One update from this rank's share of a global batch."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         labels, batch_hash = self._agree_on_batch(batch)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         micros = list(batch.split(self.micro))

@@ -66,12 +66,22 @@ def current(history: list[dict[str, Any]]) -> Order:
     return Order(len(history) - 1, history[-1]["began_at"])
 
 
+def require_same_optimizer(saved: dict[str, Any], config: PretrainConfig, path: Path) -> None:
+    """Raise UserError unless a checkpoint's moments are those of the optimizer that is to go on from them."""
+    was, name = saved["optimizer"].get("name", "adamw"), config.optimizer.name
+    if was != name:
+        raise UserError(
+            f"optimizer.name: is {name}, {path} was written with {was}, whose moments {name} cannot go on from; "
+            f"set it back to {was}, or choose another run.name"
+        )
+
+
 def other_settings(saved: dict[str, Any], config: PretrainConfig) -> list[str]:
     """A line for each setting that may change over a run, has changed, and changes what is learnt."""
     now = asdict(config)
     return [
         f"{group}.{field}: was {was}, is {now[group][field]} from here on"
-        for group in ("batch", "loss", "optimizer", "schedule", "precision")
+        for group in ("batch", "loss", "optimizer", "schedule", "ema", "precision")
         for field, was in saved.get(group, {}).items()
         if field != "micro" and _plain(now[group].get(field)) != was
     ]
@@ -85,7 +95,8 @@ def _plain(value: Any) -> Any:
 def _differences(saved: Identity, now: Identity) -> Iterator[tuple[str, str, Any, Any]]:
     """(part, field, was, is) of every field that differs."""
     # what checkpoints of before have not
-    since = {"objective": asdict(ObjectiveConfig()), "model": {"causal": True, "from": ""}}
+    model = {"causal": True, "from": "", "mup_base_width": 0, "mup_base_head_size": 0}
+    since = {"objective": asdict(ObjectiveConfig()), "model": model}
     for part, value in now.items():
         was_in = since.get(part, {}) | saved.get(part, {})
         for field in {**was_in, **value}:

@@ -17,9 +17,9 @@ from framework.stream.loader import TrainingRows
 from framework.stream.manifest import Manifest, read_manifest
 from framework.stream.objective import open_held_out, open_objective
 from framework.stream.shards import open_shards
+from framework.training import average, summary
 from framework.training import checkpoint as checkpoints
 from framework.training import state as engine_state
-from framework.training import summary
 from framework.training.abilities import check_machine
 from framework.training.checkpoint import Checkpoint
 from framework.training.determinism import make_deterministic
@@ -106,7 +106,8 @@ class Trainer:
             )
         )
         engine = Engine(model, self.config)
-        engine_state.restore(engine, read, found.state["optimizer_steps"])
+        averaged = self.config.ema.decay > 0 and found.state.get("averaged", False)
+        engine_state.restore(engine, read, found.state["optimizer_steps"], averaged)
         return engine
 
     def _open_metrics(self) -> Metrics | None:
@@ -127,14 +128,14 @@ class Trainer:
             result = self._update()
             seconds = time.perf_counter() - started
             due = self.step % self.config.validation.every == 0 or self.step == last
-            held_out = self.validation(self.engine) if due else {}
+            held_out = self._validate() if due else {}
             record = self._record(result, seconds, held_out)
             if self.metrics:
                 self.metrics.log(record)
             if self.step % self.config.checkpoint.every == 0 or self.step == stop:
                 self._save(record)
         if self.step >= last:
-            self._finish(held_out or self.validation(self.engine))
+            self._finish(held_out or self._validate())
         elif self.metrics:
             self.metrics.say(f"{self.run}: stopped at step {self.step} as run.stop_after says; start again to go on")
             self.metrics.close({})
@@ -145,6 +146,7 @@ class Trainer:
         factor = learning_rate_factor(self.config.schedule, self.step + 1)
         result = self.engine.step(batch, self.config.optimizer.learning_rate * factor)
         self.step += 1
+        average.update(self.engine, self.config.ema, self.step)
         self.position += self.batches.at(self.position)
         if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
             raise distributed.agreed(
@@ -154,6 +156,10 @@ class Trainer:
                 )
             )
         return result
+
+    def _validate(self) -> dict[str, HeldOut]:
+        with average.in_place(self.engine, self.config.ema):
+            return self.validation(self.engine)
 
     def _share(self, ahead: int) -> range:
         """This rank's sequences of the batch that is `ahead` batches from here."""
@@ -190,6 +196,7 @@ class Trainer:
             "step": self.step,
             "sequences": self.position,
             "optimizer_steps": engine_state.optimizer_steps(self.engine),
+            "averaged": engine_state.has_average(self.engine),
             "orders": self.history,
             "config": asdict(self.config),
             "metrics": record,
@@ -197,7 +204,7 @@ class Trainer:
         checkpoints.save(self.run, engine_state.owned_state(self.engine), state, self.config.checkpoint)
 
     def _finish(self, held_out: dict[str, HeldOut]) -> None:
-        weights = engine_state.whole_weights(self.engine)
+        weights = engine_state.whole_weights(self.engine, average.handed_over(self.config.ema))
         tokens = self.rows.lengths.total(self.position)
         origin = self.history[0]["identity"]["model"].get("from", "")
         together(

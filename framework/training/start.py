@@ -9,11 +9,13 @@ from framework.config import PretrainConfig
 from framework.distributed import together
 from framework.errors import UserError
 from framework.model.families import check_exportable
+from framework.model.huggingface import parameter_shapes
 from framework.model.tokenizer_files import open_own
 from framework.stream.manifest import Manifest, copy_tokenizer
 from framework.training import checkpoint as checkpoints
 from framework.training.checkpoint import Checkpoint
-from framework.training.identity import identity, orders, other_settings
+from framework.training.identity import identity, orders, other_settings, require_same_optimizer
+from framework.training.optimizer import check_no_decay
 from framework.training.origin import check_tokenizer, digest_of_origin
 
 logger = logging.getLogger("loam")
@@ -29,6 +31,7 @@ def settle_model(config: PretrainConfig, manifest: Manifest) -> None:
             f"{manifest.tokenizer}; leave it at 0 to take the tokenizer's"
         )
     check_exportable(config.model)
+    check_no_decay(config.optimizer, list(parameter_shapes(config.model)))
 
 
 def keep_tokenizer(manifest: Manifest, run: Path, origin: str) -> None:
@@ -67,6 +70,7 @@ def checkpoint_to_resume(
     if found is None:
         return None, [{"began_at": 0, "identity": now}]
     state, allow = found.state, config.data.allow_change
+    together(lambda: require_same_optimizer(state["config"], config, found.path))
     history, changes = together(lambda: orders(state["orders"], now, found.path, state["sequences"], allow))
     for line in (*changes, *other_settings(state["config"], config)):
         say(line)

@@ -15,8 +15,7 @@ from framework.training.layout import Layout
 from framework.training.tensor_parallel import cut, join
 
 MASTER = "master"  # the fp32 weight
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's first and second moment
-FIELDS = (MASTER, *MOMENTS)
+AVERAGE = "ema"  # its average over the run, if there is one; kept with the optimizer's moments, and sharded as they are
 
 
 def owners(module: nn.Module, world_size: int) -> dict[str, int]:
@@ -35,11 +34,18 @@ def element_count(parameter: nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def collect(engine: Engine, fields: tuple[str, ...] = FIELDS) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Each parameter's name and its fields, whole, in fp32. Every rank must walk to the end: it is collective."""
+def has_average(engine: Engine) -> bool:
+    """Whether the weights' average has begun; the same on every rank."""
+    return any(AVERAGE in state for state in engine.inner.state.values())
+
+
+def collect(engine: Engine, fields: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each parameter's name and its fields, or all that it has, whole, in fp32. Every rank must walk to the end."""
     _link_moments(engine)
+    more = (AVERAGE,) if has_average(engine) else ()
     for name, parameter in engine.module.named_parameters():
-        yield name, {field: join(name, _get(engine, parameter, field), engine.layout) for field in fields}
+        wanted = fields or (MASTER, *engine.moments[name], *more)
+        yield name, {field: join(name, _get(engine, parameter, field), engine.layout) for field in wanted}
 
 
 def owned_state(engine: Engine) -> dict[str, Tensor]:
@@ -52,33 +58,36 @@ def owned_state(engine: Engine) -> dict[str, Tensor]:
     return mine
 
 
-def whole_weights(engine: Engine) -> dict[str, Tensor]:
-    """Every master weight by plain name, in host memory of rank 0; empty on the others."""
+def whole_weights(engine: Engine, field: str = MASTER) -> dict[str, Tensor]:
+    """Every master weight, or average, by plain name, in host memory of rank 0; empty on the others."""
     lead = distributed.rank() == 0
-    return {name: values[MASTER].detach().cpu().clone() for name, values in collect(engine, (MASTER,)) if lead}
+    return {name: values[field].detach().cpu().clone() for name, values in collect(engine, (field,)) if lead}
 
 
 def optimizer_steps(engine: Engine) -> int:
-    """How many updates the optimizer has made; AdamW's bias correction depends on it."""
-    for state in _torch_optimizer(engine).state.values():
+    """How many updates the optimizer has made; AdamW's bias correction depends on it. 0 if it does not count them."""
+    for state in engine.inner.state.values():
         if "step" in state:
             return int(state["step"])
     return 0
 
 
-def restore(engine: Engine, read: Callable[[str, str], Tensor], steps: int) -> None:
-    """Set every master weight and moment to `read(name, field)`, and the optimizer's count of updates.
+def restore(engine: Engine, read: Callable[[str, str], Tensor], steps: int, averaged: bool = False) -> None:
+    """Set every master weight, moment and average to `read(name, field)`, and the optimizer's count of updates.
 
     The module must have been given the same weights before DeepSpeed wrapped it: what is set here are the
     fp32 copies, and the low-precision ones follow only at the next update.
     """
     engine.prime()
+    optimizer = engine.inner
+    for shard, state in optimizer.state.items() if averaged else ():
+        state[AVERAGE] = torch.zeros_like(shard)
     _link_moments(engine)
+    more = (AVERAGE,) if averaged else ()
     for name, parameter in engine.module.named_parameters():
-        for field in FIELDS:
+        for field in (MASTER, *engine.moments[name], *more):
             whole = read(name, field).to(engine.device, torch.float32)
             _set(engine, parameter, field, cut(name, whole, engine.layout))
-    optimizer = _torch_optimizer(engine)
     for state in optimizer.state.values():
         if "step" in state:
             state["step"] = torch.full_like(state["step"], steps) if torch.is_tensor(state["step"]) else steps
@@ -138,8 +147,3 @@ def _stage3_part(parameter: Any, value: Tensor, layout: Layout) -> Tensor:
     padded = torch.zeros(size * layout.token_ranks, dtype=value.dtype, device=value.device)
     padded[: value.numel()] = value.flatten()
     return padded.narrow(0, size * layout.token_rank, size)
-
-
-def _torch_optimizer(engine: Engine) -> torch.optim.Optimizer:
-    """The AdamW inside whatever DeepSpeed wrapped around it."""
-    return getattr(engine.optimizer, "optimizer", engine.optimizer)

@@ -122,7 +122,7 @@ def test_clipping_was_needed_and_weights_moved():
 
 def test_matrices_and_embeddings_decay_and_nothing_else():
     model = fresh_model()
-    groups = build_optimizer(model, optimizer_config(1.0)).param_groups
+    groups = build_optimizer(model, PretrainConfig(model=MODEL, optimizer=optimizer_config(1.0))).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     attention = [f"attention.{part}" for part in ("query", "key", "value", "output")]
     matrices = [*attention, "mlp.gate", "mlp.up", "mlp.down"]

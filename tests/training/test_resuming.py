@@ -128,6 +128,14 @@ def test_a_checkpoint_of_before_there_were_objectives_is_one_of_causal_lm(undist
         orders(saved, identity(config, manifest), undisturbed, 640, False)
 
 
+def test_a_run_is_not_taken_up_with_another_optimizer(undisturbed):
+    config, before = config_of(undisturbed), hashes(undisturbed)
+    config.optimizer.name = "lion"
+    with pytest.raises(UserError, match=r"^optimizer\.name: is lion, .* with adamw, .*set it back to adamw"):
+        train(config)
+    assert hashes(undisturbed) == before
+
+
 def test_the_same_data_may_lie_elsewhere(undisturbed, data, tmp_path):
     shutil.copytree(data, tmp_path / "moved")
     config = config_of(undisturbed)

@@ -4,7 +4,11 @@ import itertools
 
 import pytest
 import torch
-from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup, get_wsd_schedule
+from transformers.optimization import (
+    get_cosine_with_min_lr_schedule_with_warmup,
+    get_inverse_sqrt_schedule,
+    get_wsd_schedule,
+)
 
 from framework.config import ScheduleConfig
 from framework.training.schedule import learning_rate_factor
@@ -32,15 +36,32 @@ def test_cosine(steps, warmup, floor):
 @pytest.mark.parametrize(
     ("steps", "warmup", "decay", "floor"), [(100, 10, 30, 0.1), (50, 0, 50, 0.0), (30, 5, 25, 0.2)]
 )
-def test_warmup_stable_decay(steps, warmup, decay, floor):
-    schedule = ScheduleConfig("warmup_stable_decay", steps, warmup, decay, floor)
+@pytest.mark.parametrize(("shape", "theirs"), [("linear", "linear"), ("one_minus_sqrt", "1-sqrt")])
+def test_warmup_stable_decay(steps, warmup, decay, floor, shape, theirs):
+    schedule = ScheduleConfig("warmup_stable_decay", steps, warmup, decay, floor, shape)
     expected = peer_factors(
-        lambda o: get_wsd_schedule(o, warmup, decay, num_training_steps=steps, min_lr_ratio=floor, decay_type="linear"),
+        lambda o: get_wsd_schedule(o, warmup, decay, num_training_steps=steps, min_lr_ratio=floor, decay_type=theirs),
         steps,
     )
     factors = [learning_rate_factor(schedule, n) for n in range(1, steps + 1)]
     assert factors[:warmup] == pytest.approx([n / warmup for n in range(1, warmup + 1)])  # theirs begins at the floor
     assert factors[warmup:] == pytest.approx(list(expected)[warmup:])
+
+
+@pytest.mark.parametrize("warmup", [10, 0])
+def test_inverse_square_root(warmup):
+    schedule = ScheduleConfig("inverse_square_root", steps=300, warmup_steps=warmup, minimum_ratio=0.0)
+    expected = list(peer_factors(lambda o: get_inverse_sqrt_schedule(o, warmup, timescale=warmup or None), 300))
+    assert [learning_rate_factor(schedule, n) for n in range(1, 301)] == pytest.approx(expected)
+
+
+def test_an_inverse_square_root_ends_in_a_decay_and_never_falls_below_the_minimum():
+    cooled = ScheduleConfig("inverse_square_root", 100, 4, 36, minimum_ratio=0.01)
+    assert learning_rate_factor(cooled, 64) == 0.25
+    assert learning_rate_factor(cooled, 82) == pytest.approx((0.25 + 0.01) / 2)
+    assert learning_rate_factor(cooled, 100) == pytest.approx(0.01)
+    held = ScheduleConfig("inverse_square_root", 10_000, 4, minimum_ratio=0.1)
+    assert [learning_rate_factor(held, n) for n in (16, 400, 10_000)] == [0.5, 0.1, 0.1]
 
 
 def test_constant_is_the_peak_after_the_warm_up():
@@ -49,7 +70,7 @@ def test_constant_is_the_peak_after_the_warm_up():
     assert learning_rate_factor(schedule, 50) == 1
 
 
-@pytest.mark.parametrize("name", ["cosine", "warmup_stable_decay"])
+@pytest.mark.parametrize("name", ["cosine", "warmup_stable_decay", "inverse_square_root"])
 def test_the_last_update_has_the_minimum_and_no_step_jumps(name):
     schedule = ScheduleConfig(name, steps=200, warmup_steps=20, decay_steps=60, minimum_ratio=0.1)
     factors = [learning_rate_factor(schedule, n) for n in range(1, 201)]
