@@ -65,8 +65,8 @@ def _swap(engine: Engine, field: str) -> None:
         if engine.stage < 3:
             parameters[name].copy_(values[field])
             continue
-        from deepspeed.zero import GatheredParameters
+        from deepspeed import zero
 
-        with GatheredParameters([parameters[name]], modifier_rank=0):
+        with zero.GatheredParameters([parameters[name]], modifier_rank=0):
             if distributed.rank() == 0:
                 parameters[name].copy_(values[field])

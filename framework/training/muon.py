@@ -190,9 +190,10 @@ def _sharded(
     """Of each flat tensor that is updated at a time: itself, the shapes of its matrices, and this rank's pieces."""
     if hasattr(wrapped, "fp32_partitioned_groups_flat"):
         return _sharded_by_parameter(wrapped, groups)
+    members = wrapped.bit16_groups if hasattr(wrapped, "bit16_groups") else wrapped.bf16_groups  # bf16 at stage 1
     return [
         (group["params"][0], [_shape(p) for p in parameters], _fragments(parameters))
-        for group, parameters in zip(groups, wrapped.bit16_groups, strict=True)
+        for group, parameters in zip(groups, members, strict=True)
         if group["orthogonalized"]
     ]
 

@@ -1,7 +1,5 @@
 """AdamW, Muon and Lion on two ranks at every ZeRO stage, against loops of plain torch on the whole model."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -160,7 +158,6 @@ def test_in_bf16_it_is_torchs_own_muon():
         mine.step()
         torchs.step()
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
-    assert (ours - weights).square().mean().sqrt().item() == pytest.approx(0.2 * 1e-2 * math.sqrt(3), rel=0.6)
 
 
 def groups_by_name(config):
