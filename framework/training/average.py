@@ -32,15 +32,15 @@ def update(engine: Engine, config: EmaConfig, step: int) -> None:
             state[AVERAGE] = shard.detach().clone()
 
 
-def handed_over(config: EmaConfig) -> str:
-    """Which of a parameter's fields the run hands over."""
-    return AVERAGE if config.hand_over else MASTER
+def handed_over(engine: Engine, config: EmaConfig) -> str:
+    """Which of a parameter's fields the run hands over: its average, if that is asked for and has begun."""
+    return AVERAGE if config.hand_over and has_average(engine) else MASTER
 
 
 @contextmanager
 def in_place(engine: Engine, config: EmaConfig) -> Iterator[None]:
     """Within, the module computes with the average, where that is what is handed over. Every rank must enter."""
-    if not (config.hand_over and has_average(engine)):
+    if handed_over(engine, config) == MASTER:
         yield
         return
     _swap(engine, AVERAGE)

@@ -204,7 +204,7 @@ class Trainer:
         checkpoints.save(self.run, engine_state.owned_state(self.engine), state, self.config.checkpoint)
 
     def _finish(self, held_out: dict[str, HeldOut]) -> None:
-        weights = engine_state.whole_weights(self.engine, average.handed_over(self.config.ema))
+        weights = engine_state.whole_weights(self.engine, average.handed_over(self.engine, self.config.ema))
         tokens = self.rows.lengths.total(self.position)
         origin = self.history[0]["identity"]["model"].get("from", "")
         together(

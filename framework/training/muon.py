@@ -153,7 +153,7 @@ def _assembled(views: list[Tensor], layout: Layout, turn: list[int], rank: int) 
 def _hand_back(whole: Tensor | None, views: list[Tensor], layout: Layout, turn: list[int], rank: int) -> None:
     """Each rank's piece of every matrix of the turn, from the rank that has it, into `views`."""
     world_size = len(layout.pieces)
-    if world_size == 1:
+    if world_size == 1 and whole is not None:
         views[0].copy_(whole)
         return
     mine = turn[rank] if rank < len(turn) else None

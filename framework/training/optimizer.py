@@ -34,10 +34,9 @@ def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Opt
     groups = _groups(model, config)
     betas = (settings.beta1, settings.beta2)
     if settings.name == "lion":
-        # cautious updates, which it makes by default, average over a whole tensor, of which ZeRO leaves a shard
-        return _import_lion()(groups, lr=settings.learning_rate, betas=betas, cautious_factor=1.0)
+        return _import_lion()(groups, lr=settings.learning_rate, betas=betas)
     fused = next(model.parameters()).is_cuda
-    adamw = {"lr": settings.learning_rate, "betas": betas, "eps": settings.epsilon, "fused": fused}
+    adamw: dict[str, Any] = {"lr": settings.learning_rate, "betas": betas, "eps": settings.epsilon, "fused": fused}
     if settings.name == "muon":
         # in fp32 other ranks and stages give the same curve; the usual bf16 turns their rounding into whole percents
         dtype = torch.float32 if config.precision.dtype == "fp32" else torch.bfloat16
