@@ -84,9 +84,13 @@ def test_mistakes_are_told_in_one_line(tmp_path, data):
         ("optimizer.name=sgd", "optimizer.name: unknown value 'sgd'; choose adamw | muon | lion"),
         ("optimizer.no_decay=[embeddings]", "optimizer.no_decay: 'embeddings' matches no parameter; names are like "),
         ("schedule=linear", "schedule: there is no 'linear'; choose constant | cosine | inverse_square_root | "),
+        (
+            "zero.offload=cpu optimizer=muon",
+            "zero.offload: is cpu, and optimizer.name=muon would orthogonalise matrices ",
+        ),
         ("ema.hand_over=true", "ema.hand_over: is true, but ema.decay=0 keeps no average; set ema.decay"),
     ):
-        done = run("framework.pretrain", *places, override)
+        done = run("framework.pretrain", *places, *override.split())
         assert done.returncode == 2, done.stderr
         (found,) = done.stderr.splitlines()
         assert found.startswith(f"loam: error: {line}")
