@@ -37,6 +37,7 @@ MODEL = ModelConfig(
 ROWS, MICRO, TIME = 8, 2, 10
 RATES = [0.004, 0.01, 0.01, 0.008, 0.004, 0.001]
 HALF = len(RATES) // 2
+RESUMED = (2, 3)  # stages at which a run of stage 2 goes on
 AVERAGE = EmaConfig(decay=0.6, every=2, hand_over=True)
 SETTINGS = {
     "adamw": OptimizerConfig(weight_decay=0.5, no_decay=["embedding.*"]),
@@ -121,7 +122,7 @@ def main() -> None:
             losses += train(engine, config, range(HALF, len(RATES)))
             check_in_place(engine, config)
             write(f"{name}-{stage}", engine, losses)
-        for stage in range(4):
+        for stage in RESUMED:
             config = config_of(name, stage)
             model = Transformer(MODEL)
             model.load_state_dict({key: kept[f"{key}/master"] for key, _ in model.named_parameters()})

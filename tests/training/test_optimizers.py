@@ -12,7 +12,7 @@ from framework.stream.loader import NO_LOSS
 from framework.training.muon import Muon, orthogonalized
 from framework.training.optimizer import build_optimizer, check_no_decay
 from tests.launch import start_ranks
-from tests.training.optimizer_ranks import AVERAGE, HALF, MODEL, RATES, SETTINGS, batch, fresh_model
+from tests.training.optimizer_ranks import AVERAGE, HALF, MODEL, RATES, RESUMED, SETTINGS, batch, fresh_model
 
 WIDTH = 1.5  # hidden_size over mup_base_width
 FIELDS = {"adamw": {"exp_avg", "exp_avg_sq"}, "muon": {"momentum_buffer"}, "lion": {"exp_avg"}}
@@ -116,9 +116,9 @@ def test_every_stage_does_what_plain_torch_does(trained, expected, name, stage):
             assert (difference > 2e-6).float().mean() <= (0.01 if name == "lion" else 0), (parameter, field)
 
 
-@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("stage", RESUMED)
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_run_goes_on_at_any_stage(trained, name, stage):
+def test_a_run_goes_on_at_its_stage_and_at_another(trained, name, stage):
     whole, resumed = (load_file(trained / f"{name}-{part}.safetensors") for part in (2, f"from-2-to-{stage}"))
     assert whole.keys() == resumed.keys()
     fields = {key.rpartition("/")[2] for key in whole if key.startswith("blocks.0.mlp.up.weight/")}
