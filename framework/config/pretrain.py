@@ -47,7 +47,7 @@ class PretrainConfig:
         for part in (*parts, self.loss, self.memory, self.cluster, self.checkpoint, self.validation, self.tracker):
             part.check()
         self.ema.check(self.schedule.steps)
-        self._check_offload()
+        self._check_optimizer()
         self.parallel.check(world_size)
         self.parallel.check_model(self.model)
         self.batch.check(self.data.lanes, self.parallel.data_ranks(world_size))
@@ -69,7 +69,13 @@ class PretrainConfig:
         )
         self._check_lengths()
 
-    def _check_offload(self) -> None:
+    def _check_optimizer(self) -> None:
+        require(
+            self.optimizer.name != "muon" or self.parallel.tensor == 1,
+            "parallel.tensor",
+            f"is {self.parallel.tensor}, and optimizer.name=muon needs each matrix whole",
+            "set it to 1, or choose optimizer=adamw",
+        )
         require(
             self.optimizer.name != "muon" or self.zero.offload == "none",
             "zero.offload",

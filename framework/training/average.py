@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import torch
 
-from framework import distributed
 from framework.config import EmaConfig
 from framework.training.engine import Engine
 from framework.training.state import AVERAGE, MASTER, collect, has_average
+from framework.training.tensor_parallel import cut
 
 
 @torch.no_grad()
@@ -62,11 +62,12 @@ def _swap(engine: Engine, field: str) -> None:
         return
     parameters = dict(engine.module.named_parameters())
     for name, values in collect(engine, (field,)):
+        value = cut(name, values[field], engine.layout)
         if engine.stage < 3:
-            parameters[name].copy_(values[field])
+            parameters[name].copy_(value)
             continue
         from deepspeed import zero
 
-        with zero.GatheredParameters([parameters[name]], modifier_rank=0):
-            if distributed.rank() == 0:
-                parameters[name].copy_(values[field])
+        with zero.GatheredParameters([parameters[name]], modifier_rank=0):  # of those that share its shards
+            if engine.layout.token_rank == 0:
+                parameters[name].copy_(value)
