@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -58,6 +59,7 @@ class Engine:
         device: where batches belong.
         layout: which part of a batch is this rank's.
         processors: GPUs, or CPU cores, that all ranks together compute with.
+        before_update: called once in each step, when the gradients of the global batch are complete.
     """
 
     def __init__(self, model: Transformer, config: PretrainConfig) -> None:
@@ -93,6 +95,7 @@ class Engine:
         if self.layout.tensor_ranks > 1:
             skip_comparison(self._engine)
         self.module: nn.Module = self._engine.module
+        self.before_update: Callable[[], None] | None = None
 
     def _deepspeed_config(self, zero: ZeroConfig) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -123,6 +126,8 @@ class Engine:
             totals += self._forward_backward(micro, scale=self.layout.token_ranks / labels)
             if number < len(micros):
                 self._engine.step()
+        if self.before_update:
+            self.before_update()
         norm = self._update()
         dist.all_reduce(totals if self.layout.speaks_for_tokens else totals.zero_())
         likelihood, z_loss = (totals / labels).tolist()

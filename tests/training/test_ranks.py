@@ -1,0 +1,89 @@
+"""Which rank is named as slow, and what counts as its own time, by a clock that only the test moves."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from framework.training.ranks import LOOKS, SILENCE, OwnTime, SlowRanks, Standing, spread
+
+
+def standings(*seconds):
+    return [Standing(value, {"memory/peak_bytes": 1}, f"host-{rank}") for rank, value in enumerate(seconds)]
+
+
+def lines(looks):
+    slow_ranks = SlowRanks()
+    return [slow_ranks.look(standings(*seconds)) for seconds in looks]
+
+
+def test_a_rank_that_stays_slow_is_named_and_then_left_in_peace():
+    said = lines([(1.0, 1.1, 2.0, 0.9)] * (LOOKS + SILENCE))
+    assert [number for number, line in enumerate(said, start=1) if line] == [LOOKS, LOOKS + SILENCE]
+    assert "rank 2 on host-2 is slow" in said[LOOKS - 1]
+    assert "took it 2 s, the others 1 s" in said[LOOKS - 1]
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [(1.0, 1.1, 1.2)] * 30,  # within what is usual
+        [(1.0, 2.0, 1.0)] * (LOOKS - 1) + [(1.0, 1.0, 1.0)],  # not for long
+        [(1.0, 2.0, 1.0), (2.0, 1.0, 1.0)] * 10,  # now one, now another
+        [(3.0,)] * 30,  # alone
+    ],
+)
+def test_no_other_is_named(looks):
+    assert not any(lines(looks))
+
+
+def test_of_two_ranks_the_slow_one_is_named():
+    assert lines([(1.0, 1.5)] * LOOKS)[-1].startswith("rank 1 on host-1 ")
+
+
+def test_the_record_says_how_ranks_differ():
+    assert spread(standings(2.0, 5.0, 3.0)) == {
+        "train/rank_seconds": 3.0,
+        "train/rank_seconds_spread": 3.0,
+        "train/slowest_rank": 1,
+    }
+    assert spread(standings(2.0)) == {}
+
+
+class Takes(nn.Module):
+    """Takes so many seconds of the test's clock."""
+
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.clock, self.seconds = clock, seconds
+
+    def forward(self, x):
+        self.clock[0] += self.seconds
+        return x
+
+
+@pytest.mark.parametrize(("whole", "expected"), [(True, 0.5 + 2 * 3.0 + 2 * 200.0), (False, 0.5 + 2 * 3.0)])
+def test_own_time_is_reading_and_forward_passes_without_the_wait_for_weights(whole, expected, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    inner = nn.ModuleList([Takes(clock, 1.0), Takes(clock, 2.0)])
+    model = nn.Sequential(*inner)
+
+    def wait(*_):  # as ZeRO-3 does: before a module for its weights, and after it
+        clock[0] += 50.0
+
+    for module in inner:
+        module.register_forward_pre_hook(wait)
+        module.register_forward_hook(wait)
+    own = OwnTime(model, whole)
+    with own.counted():
+        clock[0] += 0.5
+    clock[0] += 1000.0  # the wait for the others to have read
+    with own.measured():
+        for _ in range(2):
+            model(torch.zeros(1))
+            clock[0] += 10_000.0  # the backward pass
+    model(torch.zeros(1))  # another step
+    assert own.seconds() == expected
