@@ -24,7 +24,7 @@ ROOMS = {  # and the rooms that each may import
 # what a machine may lack (the extras of pyproject.toml), or what would make `--help` slow
 LAZY = {"deepspeed", "wandb", "transformers", "datatrove", "ray", "hydra", "omegaconf", "torchao"}
 LAZY |= {"triton", "fastwarc", "resiliparse", "mwxml", "mwparserfromhell", "ebooklib", "py3langid", "phonenumbers"}
-LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp"}
+LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp", "tensorboard"}
 HEAVY = LAZY | {"torch", "numpy", "rich", "sentencepiece", "safetensors", "webdataset"}
 
 FILES = {

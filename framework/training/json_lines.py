@@ -1,9 +1,10 @@
 """Files of one JSON object a line, as a run writes them: `metrics.jsonl`, `samples.jsonl` and the like."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 
 def objects(path: Path) -> Iterator[dict[str, Any]]:
@@ -18,10 +19,23 @@ def objects(path: Path) -> Iterator[dict[str, Any]]:
                 return
 
 
-def reopen(path: Path, last_step: int) -> TextIO:
-    """A file of objects with `step`, to be written on after a step; what it has of later ones goes."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(one) + "\n" for one in objects(path) if one["step"] <= last_step)
-    partial.replace(path)  # a kill at this moment must not cost the record of a month
-    return path.open("a", encoding="utf-8", buffering=1)
+def cut_back(path: Path, last_step: int) -> None:
+    """Remove what a file of objects with `step`, in order, has of later steps, and a line that a kill cut off.
+
+    In place, so that neither a kill at this moment nor another hand that has it open can do harm.
+    """
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = 0
+        while (line := file.readline()).endswith(b"\n") and _step(line) <= last_step:
+            end = file.tell()
+        file.truncate(end)
+
+
+def _step(line: bytes) -> float:
+    """Of an object; beyond all others if it is none."""
+    try:
+        return int(json.loads(line)["step"])
+    except ValueError:
+        return math.inf

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.training.console import Console
-from framework.training.json_lines import reopen
+from framework.training.json_lines import cut_back
 from framework.training.report.page import LiveReport
 from framework.training.tracker import Tracker
 
@@ -25,8 +25,10 @@ class Metrics:
 
     def __init__(self, run: Path, resumed_at: int, steps: int, log_every: int, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._file = reopen(run / "metrics.jsonl", resumed_at)
-        self._samples = reopen(run / "samples.jsonl", resumed_at)
+        self._samples = run / "samples.jsonl"
+        for path in (run / "metrics.jsonl", self._samples):
+            cut_back(path, resumed_at)
+        self._file = (run / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
         self._console = Console(steps, resumed_at, log_every)
         self._report = LiveReport(run)
 
@@ -43,11 +45,15 @@ class Metrics:
         logger.info(self._console.step(record))
         for line in words:
             self.say(line)
-        for sample in samples:
-            self._samples.write(json.dumps(sample) + "\n")
-            logger.info("sample at step %d: %r goes on %r", sample["step"], sample["prompt"], sample["text"])
         if samples:
+            self._keep(samples)
             self._tracker.log_samples(record["step"], samples)
+
+    def _keep(self, samples: list[dict[str, Any]]) -> None:
+        with self._samples.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(sample) + "\n" for sample in samples)
+        for sample in samples:
+            logger.info("sample at step %d: %r goes on %r", sample["step"], sample["prompt"], sample["text"])
 
     def say(self, message: str) -> None:
         """Something the user should read, on the console and in the log."""
@@ -62,6 +68,5 @@ class Metrics:
         """The run is over."""
         self._console.close()
         self._file.close()
-        self._samples.close()
         self._tracker.finish(summary)
         self._report.refresh(whatever_it_costs=True)
