@@ -154,7 +154,7 @@ class Trainer:
             self.metrics.close({})
 
     def _update(self) -> StepResult:
-        with self.watch.own_work():
+        with self.watch.working():
             batch = self.rows.read(self._share(0))
         self.rows.prefetch(self._share(self.config.data.remote.batches_ahead))
         factor = learning_rate_factor(self.config.schedule, self.step + 1)

@@ -21,20 +21,30 @@ MARGIN = 1.3  # times the median of the others
 SILENCE = 20  # looks before the same rank is named again
 
 
-class OwnTime:
-    """Seconds that this rank spends on its own work within a step.
+def own_work(module: nn.Module, whole: bool, compiled: bool) -> list[nn.Module]:
+    """The parts of a model whose forward passes wait for no other rank.
 
     Args:
         module: the model.
-        whole: its forward pass waits for no other rank, as under ZeRO 0 to 2. Else only its innermost modules are
-            measured, between the gathering of their weights and their release.
+        whole: it is one itself, as under ZeRO 0 to 2. Else those are the innermost modules, between the gathering of
+            their weights and their release.
+        compiled: its blocks are, so that a look into them would cut their graphs; their weights come together.
     """
+    if whole:
+        return [module]
+    blocks = list(module.get_submodule("blocks").children()) if compiled else []
+    within = {inner for block in blocks for inner in block.modules()}
+    return blocks + [inner for inner in module.modules() if not any(inner.children()) and inner not in within]
 
-    def __init__(self, module: nn.Module, whole: bool) -> None:
-        self._modules = [module] if whole else [inner for inner in module.modules() if not any(inner.children())]
-        self._cuda = next(module.parameters()).is_cuda
+
+class OwnTime:
+    """Seconds that this rank spends on its own work within a step: in the forward passes of `modules`, and more."""
+
+    def __init__(self, modules: list[nn.Module], cuda: bool) -> None:
+        self._modules = modules
+        self._cuda = cuda
         self._seconds = 0.0
-        self._began: list[float] = []
+        self._began: list[Any] = []
         self._events: list[tuple[Any, Any]] = []  # of work on a GPU: it is queued, and timed there
 
     @contextmanager
@@ -64,18 +74,19 @@ class OwnTime:
         return self._seconds + sum(start.elapsed_time(end) for start, end in self._events) / 1000
 
     def _enter(self, *_: Any) -> None:
-        if self._cuda:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            self._events.append((start, end))
-        else:
-            self._began.append(time.perf_counter())
+        self._began.append(self._event() if self._cuda else time.perf_counter())
 
     def _leave(self, *_: Any) -> None:
+        began = self._began.pop()  # what recomputation breaks off never gets here, and stays below
         if self._cuda:
-            self._events[-1][1].record()
+            self._events.append((began, self._event()))
         else:
-            self._seconds += time.perf_counter() - self._began.pop()
+            self._seconds += time.perf_counter() - began
+
+    def _event(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,10 @@ class Samples:
     def __call__(self, engine: Engine, step: int) -> list[dict[str, Any]]:
         """`step`, `prompt` and `text` of each."""
         engine.module.eval()
-        texts = [self._tokenizer.decode(self._until_end(self._continue(engine, prompt))) for prompt in self._prompts]
+        with torch.compiler.set_stance("force_eager"):  # blocks that are compiled would be so for every length anew
+            written = [self._continue(engine, prompt) for prompt in self._prompts]
         engine.module.train()
+        texts = [self._tokenizer.decode(self._until_end(tokens)) for tokens in written]
         pairs = zip(self._config.prompts, texts, strict=True)
         return [{"step": step, "prompt": prompt, "text": text} for prompt, text in pairs]
 

@@ -12,7 +12,7 @@ from framework.training.engine import Engine
 from framework.training.memory_usage import usage
 from framework.training.norms import norms
 from framework.training.profiling import Profiler
-from framework.training.ranks import OwnTime, SlowRanks, Standing, spread
+from framework.training.ranks import OwnTime, SlowRanks, Standing, own_work, spread
 from framework.training.samples import Samples
 
 
@@ -30,6 +30,7 @@ class Watch:
         self._engine = engine
         self._profiler = Profiler(config.profile, run, engine.device.type == "cuda")
         self._slow_ranks = SlowRanks()
+        self._own_work = own_work(engine.module, whole=engine.stage < 3, compiled=config.compile)
         self._own_time: OwnTime | None = None
         self._samples: Samples | None = None
         if config.samples.every:
@@ -46,7 +47,7 @@ class Watch:
         look = step % self._config.run.log_every == 0 or step == last
         every = self._config.run.norms_every
         self._engine.before_update = self._take_norms if every and step % every == 0 else None
-        self._own_time = OwnTime(self._engine.module, whole=self._engine.stage < 3) if look else None
+        self._own_time = OwnTime(self._own_work, self._engine.device.type == "cuda") if look else None
         self._profiler.before(step)
         with self._own_time.measured() if self._own_time else nullcontext():
             yield
@@ -57,7 +58,7 @@ class Watch:
         if self._samples and (step % self._config.samples.every == 0 or step == self._config.schedule.steps):
             self.samples = self._samples(self._engine, step)
 
-    def own_work(self) -> AbstractContextManager[None]:
+    def working(self) -> AbstractContextManager[None]:
         """What is done in here is this rank's own work, in which it waits for no other."""
         return self._own_time.counted() if self._own_time else nullcontext()
 

@@ -1,12 +1,13 @@
 """Which rank is named as slow, and what counts as its own time, by a clock that only the test moves."""
 
 import time
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
 
-from framework.training.ranks import LOOKS, SILENCE, OwnTime, SlowRanks, Standing, spread
+from framework.training.ranks import LOOKS, SILENCE, OwnTime, SlowRanks, Standing, own_work, spread
 
 
 def standings(*seconds):
@@ -64,20 +65,28 @@ class Takes(nn.Module):
         return x
 
 
-@pytest.mark.parametrize(("whole", "expected"), [(True, 0.5 + 2 * 3.0 + 2 * 200.0), (False, 0.5 + 2 * 3.0)])
-def test_own_time_is_reading_and_forward_passes_without_the_wait_for_weights(whole, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("whole", "compiled", "expected"),
+    [
+        (True, False, 0.5 + 2 * 3.0 + 2 * 200.0),
+        (False, False, 0.5 + 2 * 3.0),
+        (False, True, 0.5 + 2 * 3.0),
+    ],
+)
+def test_own_time_is_reading_and_forward_passes_without_the_wait_for_weights(whole, compiled, expected, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    inner = nn.ModuleList([Takes(clock, 1.0), Takes(clock, 2.0)])
-    model = nn.Sequential(*inner)
+    first = Takes(clock, 1.0)
+    block = nn.Sequential(Takes(clock, 1.5), Takes(clock, 0.5))
+    model = nn.Sequential(OrderedDict(first=first, blocks=nn.Sequential(block)))
 
     def wait(*_):  # as ZeRO-3 does: before a module for its weights, and after it
         clock[0] += 50.0
 
-    for module in inner:
+    for module in (first, block):
         module.register_forward_pre_hook(wait)
         module.register_forward_hook(wait)
-    own = OwnTime(model, whole)
+    own = OwnTime(own_work(model, whole, compiled), cuda=False)
     with own.counted():
         clock[0] += 0.5
     clock[0] += 1000.0  # the wait for the others to have read
@@ -87,3 +96,10 @@ def test_own_time_is_reading_and_forward_passes_without_the_wait_for_weights(who
             clock[0] += 10_000.0  # the backward pass
     model(torch.zeros(1))  # another step
     assert own.seconds() == expected
+
+
+def test_within_compiled_blocks_nothing_is_hooked():
+    block = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    model = nn.Sequential(OrderedDict(embedding=nn.Linear(1, 1), blocks=nn.ModuleList([block])))
+    assert own_work(model, whole=False, compiled=True) == [block, model.embedding]
+    assert own_work(model, whole=False, compiled=False) == [model.embedding, *block]
