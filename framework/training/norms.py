@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from framework.training.engine import Engine
+from framework.training.layout import Layout
+from framework.training.tensor_parallel import cut_dimension, join
 
 _BLOCK = re.compile(r"blocks\.\d+")
 
@@ -41,19 +43,22 @@ def norms(engine: Engine) -> dict[str, float]:
 
 @torch.no_grad()
 def _tensors(engine: Engine) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, weight and gradient of each parameter: whole, or under ZeRO-3 this rank's part of both."""
+    """Name, weight and gradient of each parameter: whole, or under ZeRO-3 what this rank alone adds to both."""
     from deepspeed.utils import safe_get_full_grad, safe_get_local_fp32_param, safe_get_local_grad
 
     for name, parameter in engine.module.named_parameters():
         if engine.stage == 3:
             weight, gradient = safe_get_local_fp32_param(parameter), safe_get_local_grad(parameter)
-            kept = _length_of_part(parameter)  # the rest pads the last part, and holds anything
-            yield name, weight.flatten()[:kept], gradient.flatten()[:kept]
+            own = _length_of_part(name, parameter, engine.layout)
+            yield name, weight.flatten()[:own], gradient.flatten()[:own]
         else:
-            yield name, parameter.detach(), safe_get_full_grad(parameter)
+            gradient = safe_get_full_grad(parameter)
+            yield name, join(name, parameter.detach(), engine.layout), join(name, gradient, engine.layout)
 
 
-def _length_of_part(parameter: Any) -> int:
-    """Elements of a parameter that ZeRO-3 keeps on this rank, without padding."""
+def _length_of_part(name: str, parameter: Any, layout: Layout) -> int:
+    """Elements of a parameter that this rank has under ZeRO-3, without padding, and no other counts."""
+    if layout.tensor_rank > 0 and cut_dimension(name) is None:
+        return 0
     size = int(parameter.ds_tensor.numel())
-    return max(0, min(size, int(parameter.ds_numel) - size * dist.get_rank()))
+    return max(0, min(size, int(parameter.ds_numel) - size * layout.token_rank))

@@ -26,8 +26,8 @@ def own_work(module: nn.Module, whole: bool, compiled: bool) -> list[nn.Module]:
 
     Args:
         module: the model.
-        whole: it is one itself, as under ZeRO 0 to 2. Else those are the innermost modules, between the gathering of
-            their weights and their release.
+        whole: it is one itself, as under ZeRO 0 to 2 where ranks share neither rows nor layers. Else those are the
+            innermost modules, between the gathering of their weights and their release.
         compiled: its blocks are, so that a look into them would cut their graphs; their weights come together.
     """
     if whole:

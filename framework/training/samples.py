@@ -1,15 +1,20 @@
 """Text that the model writes while it is trained, so that a person sees more than a curve."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import kernels
 from framework import distributed
 from framework.config import ModelConfig, SamplesConfig
 from framework.errors import UserError
 from framework.model.cache import KeyValueCache
 from framework.model.tokenizer import Tokenizer
+from framework.model.transformer import Attention
 from framework.training.engine import Engine
 
 SEED = 0  # every time the same, so that what differs between two samples is the model
@@ -34,7 +39,8 @@ class Samples:
     def __call__(self, engine: Engine, step: int) -> list[dict[str, Any]]:
         """`step`, `prompt` and `text` of each."""
         engine.module.eval()
-        with torch.compiler.set_stance("force_eager"):  # blocks that are compiled would be so for every length anew
+        with torch.compiler.set_stance("force_eager"), _whole_rows(engine.module):
+            # compiled, a block would be so for every length anew
             written = [self._continue(engine, prompt) for prompt in self._prompts]
         engine.module.train()
         texts = [self._tokenizer.decode(self._until_end(tokens)) for tokens in written]
@@ -46,7 +52,9 @@ class Samples:
         """Always `tokens` tokens: a rank that stopped early would leave the others waiting."""
         dtype = torch.bfloat16 if engine.low_precision else torch.float32
         capacity = len(prompt) + self._config.tokens
-        cache = KeyValueCache(self._model, 1, capacity, dtype=dtype, device=engine.device)
+        shape = copy(self._model)
+        shape.key_value_heads //= engine.layout.tensor_ranks
+        cache = KeyValueCache(shape, 1, capacity, dtype=dtype, device=engine.device)
         generator = torch.Generator().manual_seed(SEED)
         unread, written = prompt, []
         for _ in range(self._config.tokens):
@@ -66,3 +74,15 @@ class Samples:
     def _until_end(self, tokens: list[int]) -> list[int]:
         ends = [place for place, token in enumerate(tokens) if token in self._tokenizer.end]
         return tokens[: ends[0]] if ends else tokens
+
+
+@contextmanager
+def _whole_rows(module: nn.Module) -> Iterator[None]:
+    """Let each rank attend over a row of its own, where ranks share those of training."""
+    layers = [layer for layer in module.modules() if isinstance(layer, Attention)]
+    shared = [layer.mix for layer in layers]
+    for layer in layers:
+        layer.mix = kernels.attention
+    yield
+    for layer, mix in zip(layers, shared, strict=True):
+        layer.mix = mix

@@ -30,7 +30,8 @@ class Watch:
         self._engine = engine
         self._profiler = Profiler(config.profile, run, engine.device.type == "cuda")
         self._slow_ranks = SlowRanks()
-        self._own_work = own_work(engine.module, whole=engine.stage < 3, compiled=config.compile)
+        alone = engine.stage < 3 and engine.layout.data_ranks == engine.world_size
+        self._own_work = own_work(engine.module, whole=alone, compiled=config.compile)
         self._own_time: OwnTime | None = None
         self._samples: Samples | None = None
         if config.samples.every:

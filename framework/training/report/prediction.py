@@ -11,12 +11,12 @@ from framework.stream.curriculum import Curriculum
 def model_state_bytes(parameters: int, dtype: str, stage: int, ranks: int) -> float:
     """Bytes on each rank for weights, gradients and AdamW's state by ZeRO (arXiv:1910.02054, section 3).
 
-    Weights have 2 bytes in bf16; gradients are kept in fp32, as Loam accumulates them; the optimizer has 12: master
-    weight and two moments in fp32, of which stage 0, where the weights are the master weights, needs 8.
+    Weights have 2 bytes in bf16 and fp8; gradients are kept in fp32, as Loam accumulates them; the optimizer has 12:
+    master weight and two moments in fp32, of which stage 0, where the weights are the master weights, needs 8.
     """
     if stage == 0:
         return parameters * (4 + 4 + 8)
-    weights, gradients, optimizer = (2 if dtype == "bf16" else 4), 4, 12
+    weights, gradients, optimizer = (4 if dtype == "fp32" else 2), 4, 12
     sharded = optimizer + (gradients if stage >= 2 else 0) + (weights if stage >= 3 else 0)
     return parameters * (weights + gradients + optimizer - sharded + sharded / ranks)
 
@@ -50,11 +50,12 @@ def predict(config: PretrainConfig, ranks: int, processors: int) -> Prediction:
         (stop - start) * length * training_flops_per_token(config.model, length)
         for start, stop, length in lengths.pieces(0, end)
     )
-    parameters = count_parameters(config.model).total
+    parameters, tensor = count_parameters(config.model), config.parallel.tensor
+    on_a_rank = parameters.embedding + parameters.non_embedding // tensor
     return Prediction(
-        parameters=parameters,
+        parameters=parameters.total,
         first_loss=math.log(config.model.vocabulary_size),
-        state_bytes=model_state_bytes(parameters, config.precision.dtype, config.zero.stage, ranks),
+        state_bytes=model_state_bytes(on_a_rank, config.precision.dtype, config.zero.stage, ranks // tensor),
         tokens=lengths.total(end),
         flops=flops,
         seconds_at_peak=flops / (config.cluster.peak_tflops * 1e12 * processors),
