@@ -131,3 +131,19 @@ def _open_run_directory(run: Any) -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    _log_warnings()
+
+
+@functools.cache  # once in a process, however many run directories it opens
+def _log_warnings() -> None:
+    """Warnings of Python go to the log of this rank too, beside where they went before."""
+    import logging
+    import warnings
+
+    show = warnings.showwarning
+
+    def show_and_log(message: Any, category: Any, filename: str, lineno: int, *where: Any, **more: Any) -> None:
+        logging.getLogger("loam").warning("%s:%d: %s: %s", filename, lineno, category.__name__, message)
+        show(message, category, filename, lineno, *where, **more)
+
+    warnings.showwarning = show_and_log

@@ -10,7 +10,7 @@ import pytest
 
 from tests.launch import ENVIRONMENT, ROOT
 
-FOUNDATION = {"errors", "checks", "places", "config", "distributed", "composition", "app"}  # no entry points
+FOUNDATION = {"errors", "checks", "places", "page", "config", "distributed", "composition", "app"}  # no entry points
 ROOMS = {  # and the rooms that each may import
     "corpus": set(),
     "stream": set(),
@@ -24,7 +24,7 @@ ROOMS = {  # and the rooms that each may import
 # what a machine may lack (the extras of pyproject.toml), or what would make `--help` slow
 LAZY = {"deepspeed", "lion_pytorch", "wandb", "transformers", "datatrove", "ray", "hydra", "omegaconf", "torchao"}
 LAZY |= {"triton", "fastwarc", "resiliparse", "mwxml", "mwparserfromhell", "ebooklib", "py3langid", "phonenumbers"}
-LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp"}
+LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp", "tensorboard"}
 HEAVY = LAZY | {"torch", "numpy", "rich", "sentencepiece", "safetensors", "webdataset"}
 
 FILES = {

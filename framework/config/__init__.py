@@ -12,7 +12,8 @@ from framework.config.model import ModelConfig, StartingModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
 from framework.config.pretrain import PretrainConfig
-from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
+from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
+from framework.config.report import ReportConfig
 from framework.config.survival import CheckpointConfig
 
 __all__ = [
@@ -34,8 +35,11 @@ __all__ = [
     "PrecisionConfig",
     "PrepareConfig",
     "PretrainConfig",
+    "ProfileConfig",
     "RemoteConfig",
+    "ReportConfig",
     "RunConfig",
+    "SamplesConfig",
     "ScheduleConfig",
     "ShardConfig",
     "StartingModelConfig",

@@ -7,7 +7,7 @@ from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.model import StartingModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
-from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
+from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
 from framework.config.survival import CheckpointConfig
 
 
@@ -33,6 +33,8 @@ class PretrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     deterministic: bool = False  # the same bits from every run of the same layout on a GPU too, at some cost in speed
 
     @property
@@ -48,6 +50,14 @@ class PretrainConfig:
             part.check()
         self.ema.check(self.schedule.steps)
         self._check_optimizer()
+        self.samples.check(self.model.maximum_positions)
+        require(
+            not self.samples.every or self.objective.name != "masked_lm",
+            "samples.every",
+            f"is {self.samples.every}, but a model that fills masks writes no text",
+            "set it to 0",
+        )
+        self.profile.check(self.schedule.steps)
         self.parallel.check(world_size)
         self.parallel.check_model(self.model)
         self.batch.check(self.data.lanes, self.parallel.data_ranks(world_size))

@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -61,6 +62,7 @@ class Engine:
         device: where batches belong.
         layout: which part of a batch is this rank's.
         processors: GPUs, or CPU cores, that all ranks together compute with.
+        before_update: called once in each step, when the gradients of the global batch are complete.
     """
 
     def __init__(self, model: Transformer, config: PretrainConfig) -> None:
@@ -100,6 +102,7 @@ class Engine:
         self.inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         if isinstance(self.inner, Muon) and not self.plain:
             self.inner.lay_out(self.optimizer)
+        self.before_update: Callable[[], None] | None = None
 
     def _deepspeed_config(self, zero: ZeroConfig) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -130,6 +133,8 @@ class Engine:
             totals += self._forward_backward(micro, scale=self.layout.token_ranks / labels)
             if number < len(micros):
                 self._engine.step()
+        if self.before_update:
+            self.before_update()
         norm = self._update()
         dist.all_reduce(totals if self.layout.speaks_for_tokens else totals.zero_())
         likelihood, z_loss = (totals / labels).tolist()

@@ -10,7 +10,6 @@ from framework import composition, distributed
 from framework.config import PretrainConfig
 from framework.distributed import together
 from framework.errors import UserError
-from framework.model.arithmetic import training_flops_per_token
 from framework.model.transformer import Transformer
 from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows
@@ -29,10 +28,14 @@ from framework.training.identity import current
 from framework.training.layout import Layout
 from framework.training.metrics import Metrics
 from framework.training.origin import set_initial_weights
+from framework.training.record import record_of
+from framework.training.report.page import LiveReport
 from framework.training.schedule import learning_rate_factor
 from framework.training.start import checkpoint_to_resume, keep_tokenizer, say, settle_model
+from framework.training.starts import note_start
 from framework.training.tracker import open_tracker
 from framework.training.validation import HeldOut, Validation
+from framework.training.watch import Watch
 
 
 def train(config: PretrainConfig) -> None:
@@ -53,6 +56,8 @@ def train(config: PretrainConfig) -> None:
     if found is not None and found.state["step"] >= config.schedule.steps and handed_over(run):
         say(f"{run}: complete and sound at step {found.state['step']}, nothing to do")
         summary.show(run)
+        if distributed.rank() == 0 and not (run / "report.html").exists():
+            LiveReport(run).refresh(whatever_it_costs=True)
         return
     if found is not None:
         say(f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data")
@@ -92,6 +97,8 @@ class Trainer:
         self.validation = validation
         self.history = history
         self.batches = Curriculum(config.batch.sequences, config.batch.changes)
+        self.watch = together(lambda: Watch(config, self.engine, run))
+        note_start(run, config, self.engine, rows, self.step)
         self.metrics = together(self._open_metrics)
 
     def _build_engine(self, found: Checkpoint | None) -> Engine:
@@ -113,7 +120,7 @@ class Trainer:
     def _open_metrics(self) -> Metrics | None:
         if distributed.rank() != 0:
             return None
-        tracker = open_tracker(self.config.tracker, self.run, asdict(self.config))
+        tracker = open_tracker(self.config.tracker, self.run, asdict(self.config), self.step)
         return Metrics(self.run, self.step, self.config.schedule.steps, self.config.run.log_every, tracker)
 
     def run_to_end(self) -> None:
@@ -124,16 +131,23 @@ class Trainer:
         for ahead in range(self.config.data.remote.batches_ahead):
             self.rows.prefetch(self._share(ahead))
         while self.step < stop:
-            started = time.perf_counter()
-            result = self._update()
-            seconds = time.perf_counter() - started
+            with self.watch.over(self.step + 1, stop):
+                started = time.perf_counter()
+                result = self._update()
+                seconds = time.perf_counter() - started
             due = self.step % self.config.validation.every == 0 or self.step == last
             held_out = self._validate() if due else {}
-            record = self._record(result, seconds, held_out)
+            sequences = self.batches.at(self.position - 1)
+            record = record_of(
+                self.config, self.engine, self.rows, sequences, self.step, self.position, result, seconds, held_out
+            )
+            record |= self.watch.facts
             if self.metrics:
-                self.metrics.log(record)
+                self.metrics.log(record, self.watch.words, self.watch.samples)
             if self.step % self.config.checkpoint.every == 0 or self.step == stop:
                 self._save(record)
+                if self.metrics:
+                    self.metrics.checkpointed()
         if self.step >= last:
             self._finish(held_out or self._validate())
         elif self.metrics:
@@ -141,7 +155,8 @@ class Trainer:
             self.metrics.close({})
 
     def _update(self) -> StepResult:
-        batch = self.rows.read(self._share(0))
+        with self.watch.working():
+            batch = self.rows.read(self._share(0))
         self.rows.prefetch(self._share(self.config.data.remote.batches_ahead))
         factor = learning_rate_factor(self.config.schedule, self.step + 1)
         result = self.engine.step(batch, self.config.optimizer.learning_rate * factor)
@@ -167,29 +182,6 @@ class Trainer:
         for _ in range(ahead):
             position += self.batches.at(position)
         return self.engine.layout.share(position, self.batches.at(position))
-
-    def _record(self, result: StepResult, seconds: float, held_out: dict[str, HeldOut]) -> dict[str, Any]:
-        """One object of metrics.jsonl; the names are stable."""
-        config = self.config
-        length = self.rows.lengths.at(self.position - 1)
-        tokens = self.batches.at(self.position - 1) * length
-        peak = config.cluster.peak_tflops * 1e12 * self.engine.processors
-        drawn = self.rows.tokens_drawn(self.position)
-        return {
-            "step": self.step,
-            "train/loss": result.loss,
-            "train/gradient_norm": result.gradient_norm,
-            **({"train/z_loss": result.z_loss} if config.loss.z_loss else {}),
-            "train/learning_rate": config.optimizer.learning_rate * learning_rate_factor(config.schedule, self.step),
-            "train/step_seconds": seconds,
-            "train/tokens_per_second": tokens / seconds,
-            "train/mfu": training_flops_per_token(config.model, length) * tokens / seconds / peak,
-            "data/sequences": self.position,
-            "data/tokens": self.rows.lengths.total(self.position),
-            "data/batch_hash": result.batch_hash,
-            **{f"data/share/{name}": count / sum(drawn.values()) for name, count in drawn.items()},
-            **{f"eval/{name}/{key}": x for name, value in held_out.items() for key, x in asdict(value).items()},
-        }
 
     def _save(self, record: dict[str, Any]) -> None:
         state = {

@@ -2,10 +2,12 @@
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
+from framework.training.console import Console
+from framework.training.json_lines import cut_back
+from framework.training.report.page import LiveReport
 from framework.training.tracker import Tracker
 
 logger = logging.getLogger("loam")
@@ -23,77 +25,48 @@ class Metrics:
 
     def __init__(self, run: Path, resumed_at: int, steps: int, log_every: int, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._log_every = log_every
-        self._steps = steps
-        path = run / "metrics.jsonl"
-        kept = [record for record in read_metrics(path) if record["step"] <= resumed_at]
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        self._file = path.open("a", buffering=1)
-        self._bar: Any = None  # a live line, where there is a terminal to draw it on
-        self._task: Any = None
-        if sys.stderr.isatty():
-            self._bar, self._task = _progress_bar(steps, resumed_at)
+        self._samples = run / "samples.jsonl"
+        for path in (run / "metrics.jsonl", self._samples):
+            cut_back(path, resumed_at)
+        self._file = (run / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._console = Console(steps, resumed_at, log_every)
+        self._report = LiveReport(run)
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Record a step: `step` and metrics by their stable names."""
+    def log(self, record: dict[str, Any], words: list[str], samples: list[dict[str, Any]]) -> None:
+        """Record a step.
+
+        Args:
+            record: `step`, and metrics by their stable names.
+            words: lines that the user should read.
+            samples: `step`, `prompt` and `text` of what the model wrote after it.
+        """
         self._file.write(json.dumps(record) + "\n")
         self._tracker.log(record)
-        line = _line(record, self._steps)
-        logger.info(line)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=record["step"], description=_short(record))
-        elif record["step"] % self._log_every == 0 or record["step"] in (1, self._steps):
-            print(line, flush=True)
+        logger.info(self._console.step(record))
+        for line in words:
+            self.say(line)
+        if samples:
+            self._keep(samples)
+            self._tracker.log_samples(record["step"], samples)
+
+    def _keep(self, samples: list[dict[str, Any]]) -> None:
+        with self._samples.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(sample) + "\n" for sample in samples)
+        for sample in samples:
+            logger.info("sample at step %d: %r goes on %r", sample["step"], sample["prompt"], sample["text"])
 
     def say(self, message: str) -> None:
         """Something the user should read, on the console and in the log."""
         logger.info(message)
-        if self._bar is not None:
-            self._bar.console.print(message, highlight=False)
-        else:
-            print(message, flush=True)
+        self._console.say(message)
+
+    def checkpointed(self) -> None:
+        """There is a new checkpoint: time to write the report anew."""
+        self._report.refresh()
 
     def close(self, summary: dict[str, Any]) -> None:
         """The run is over."""
-        if self._bar is not None:
-            self._bar.stop()
+        self._console.close()
         self._file.close()
         self._tracker.finish(summary)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a run; a last line that a kill cut off is left out."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
-
-
-def _progress_bar(steps: int, done: int) -> tuple[Any, Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True))
-    bar.start()
-    return bar, bar.add_task("", total=steps, completed=done)
-
-
-def _short(record: dict[str, Any]) -> str:
-    return f"loss {record['train/loss']:.3f}, {record['train/tokens_per_second']:,.0f} tokens/s"
-
-
-def _line(record: dict[str, Any], steps: int) -> str:
-    held_out = [
-        f"  held-out {words}: " + ", ".join(f"{corpus} {value:.3f}" for corpus, value in found)
-        for words, key in (("bits/byte", "bits_per_byte"), ("masked loss", "masked_loss"))
-        if (found := [(name.split("/")[1], value) for name, value in record.items() if name.endswith(f"/{key}")])
-    ]
-    return (
-        f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['train/loss']:.4f}  "
-        f"gradient norm {record['train/gradient_norm']:.3f}  rate {record['train/learning_rate']:.2e}  "
-        f"{record['train/tokens_per_second']:,.0f} tokens/s  MFU {record['train/mfu']:.1%}" + "".join(held_out)
-    )
+        self._report.refresh(whatever_it_costs=True)

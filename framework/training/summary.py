@@ -12,7 +12,7 @@ from framework.stream.loader import TrainingRows
 from framework.stream.manifest import Manifest, Split
 from framework.training.checkpoint import checkpoints
 from framework.training.engine import Engine
-from framework.training.metrics import read_metrics
+from framework.training.json_lines import objects
 from framework.training.validation import HeldOut
 
 
@@ -25,7 +25,7 @@ def gather(
     engine: Engine,
 ) -> dict[str, Any]:
     """Facts about a finished run, from its records and the manifest; also written to `summary.json`."""
-    records = read_metrics(run / "metrics.jsonl")
+    records = list(objects(run / "metrics.jsonl"))
     last = records[-1]
     drawn = rows.tokens_drawn(last["data/sequences"])
     total_weight = sum(rows.weights.values())
@@ -61,6 +61,7 @@ def gather(
             "checkpoint": str(checkpoints(run)[0]),
             "metrics": str(run / "metrics.jsonl"),
             "model": str(run / "model"),
+            "report": str(run / "report.html"),
         },
     }
     (run / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -66,7 +66,7 @@ def clip(parameters: Any, limit: float) -> float:
 
 def join(name: str, part: Tensor, layout: Layout) -> Tensor:
     """The whole of a parameter, or of its optimizer state, from every rank's part; collective where it was cut."""
-    dimension = _cut_dimension(name)
+    dimension = cut_dimension(name)
     if layout.tensor_ranks == 1 or dimension is None:
         return part
     from deepspeed.utils import groups
@@ -78,13 +78,14 @@ def join(name: str, part: Tensor, layout: Layout) -> Tensor:
 
 def cut(name: str, whole: Tensor, layout: Layout) -> Tensor:
     """This rank's part of a whole parameter, or of its optimizer state."""
-    dimension = _cut_dimension(name)
+    dimension = cut_dimension(name)
     if layout.tensor_ranks == 1 or dimension is None:
         return whole
     return whole.chunk(layout.tensor_ranks, dim=dimension)[layout.tensor_rank].contiguous()
 
 
-def _cut_dimension(name: str) -> int | None:
+def cut_dimension(name: str) -> int | None:
+    """Along which dimension a parameter is dealt to the ranks of a layer; None where each has the whole."""
     module, _, kind = name.rpartition(".")
     if module.endswith(READERS):
         return 0

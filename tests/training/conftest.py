@@ -7,6 +7,8 @@ from tests.launch import pretrain
 TO_THE_END = (
     *("schedule.steps=12", "run.stop_after=0", "zero=stage1", "validation.every=6"),
     *("checkpoint.every=2", "checkpoint.keep=2", "checkpoint.keep_every=6", "tracker=wandb", "tracker.mode=offline"),
+    *("run.norms_every=11", "profile.steps=[3,4]"),
+    *("samples.every=6", "samples.tokens=8", "samples.temperature=0", "samples.prompts=['',the]"),
 )
 FORTY_STEPS = ("schedule.steps=41", "run.stop_after=40", "checkpoint.every=10", "checkpoint.keep=3", "zero=stage2")
 

@@ -1,31 +1,15 @@
-"""Charts as inline SVG: no script, no style of their own, colours by the classes of `page.css`."""
+"""Documents by length as inline SVG, in the colours of the page's classes."""
 
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from framework.corpus.report.schema import LengthBin
+from framework.page.charts import RECTANGLE, RULE, TEXT
 
 _WIDTH, _HEIGHT = 720, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 8, 16, 34  # margins, for the labels
 _WIDEST, _BAR = 72, 0.4  # width of a bin at most, and the part of it that each of its two bars takes
-
-_RECTANGLE = Markup('<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}">{}</rect>')
-_TEXT = Markup('<text class="{}" x="{:.2f}" y="{:.2f}">{}</text>')
-_RULE = Markup('<line class="rule" x1="{}" x2="{}" y1="{:.2f}" y2="{:.2f}"/>')
-
-
-def bar(*parts: tuple[str, float]) -> Markup:
-    """A horizontal bar as wide as its place: one rectangle for each (class, share of the whole), side by side.
-
-    It repeats for the eye what the numbers beside it say, so it is hidden from screen readers.
-    """
-    drawn, start = Markup(), 0.0
-    for colour, share in parts:
-        drawn += _RECTANGLE.format(colour, 1000 * start, 0, 1000 * share, 10, "")
-        start += share
-    opening = '<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
-    return Markup(opening) + drawn + Markup("</svg>")
 
 
 def histogram(bins: Sequence[LengthBin], name: str) -> Markup:
@@ -44,16 +28,16 @@ def histogram(bins: Sequence[LengthBin], name: str) -> Markup:
     for level in (0, top / 2, top):
         if level == int(level):
             y = floor - high * level / top
-            drawn += _RULE.format(_LEFT, end, y, y)
-            drawn += _TEXT.format("value", _LEFT - 8, y + 4, _short(int(level)))
+            drawn += RULE.format(_LEFT, end, y, y)
+            drawn += TEXT.format("value", _LEFT - 8, y + 4, _short(int(level)))
     for place, found in enumerate(bins):
         left = _LEFT + place * wide
         for colour, count, shift in (("read", found.read, 0.08), ("kept", found.kept, 0.08 + _BAR + 0.02)):
             tall = high * count / top
             about = Markup("<title>{} characters: {:,} {}</title>").format(bin_range(found), count, colour)
-            drawn += _RECTANGLE.format(colour, left + shift * wide, floor - tall, _BAR * wide, tall, about)
+            drawn += RECTANGLE.format(colour, left + shift * wide, floor - tall, _BAR * wide, tall, about)
         if len(bins) <= 6 or str(found.start)[0] in "01":
-            drawn += _TEXT.format("start", left, floor + 20, _short(found.start))
+            drawn += TEXT.format("start", left, floor + 20, _short(found.start))
     title = Markup('<title id="{}">Documents by length in characters, read and kept</title>').format(name)
     opening = '<svg class="histogram" viewBox="0 0 {} {}" role="img" aria-labelledby="{}">'
     return Markup(opening).format(_WIDTH, _HEIGHT, name) + title + drawn + Markup("</svg>")

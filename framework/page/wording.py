@@ -46,3 +46,17 @@ def size(count: float) -> str:
 def words(name: str) -> str:
     """A name of a rule or step as words."""
     return name.replace("_", " ")
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units."""
+    if seconds < 10:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days:,} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,56 @@
+"""What a step leaves behind: one object of `metrics.jsonl`, whose names are stable (the table is in README.md)."""
+
+from dataclasses import asdict
+from typing import Any
+
+from framework.config import PretrainConfig
+from framework.model.arithmetic import training_flops_per_token
+from framework.stream.loader import TrainingRows
+from framework.training.engine import Engine, StepResult
+from framework.training.schedule import learning_rate_factor
+from framework.training.validation import HeldOut
+
+
+def record_of(
+    config: PretrainConfig,
+    engine: Engine,
+    rows: TrainingRows,
+    sequences: int,
+    step: int,
+    position: int,
+    result: StepResult,
+    seconds: float,
+    held_out: dict[str, HeldOut],
+) -> dict[str, Any]:
+    """The record of a step.
+
+    Args:
+        config: of the run.
+        engine: for the processors whose peak MFU is a share of.
+        rows: the data, for lengths and the realised mixture.
+        sequences: of its batch.
+        step: its number, from 1.
+        position: sequences consumed, those of the step included.
+        result: of the update.
+        seconds: that the step took.
+        held_out: by corpus, where there was a validation after it.
+    """
+    length = rows.lengths.at(position - 1)
+    tokens = sequences * length
+    peak = config.cluster.peak_tflops * 1e12 * engine.processors
+    drawn = rows.tokens_drawn(position)
+    return {
+        "step": step,
+        "train/loss": result.loss,
+        "train/gradient_norm": result.gradient_norm,
+        **({"train/z_loss": result.z_loss} if config.loss.z_loss else {}),
+        "train/learning_rate": config.optimizer.learning_rate * learning_rate_factor(config.schedule, step),
+        "train/step_seconds": seconds,
+        "train/tokens_per_second": tokens / seconds,
+        "train/mfu": training_flops_per_token(config.model, length) * tokens / seconds / peak,
+        "data/sequences": position,
+        "data/tokens": rows.lengths.total(position),
+        "data/batch_hash": result.batch_hash,
+        **{f"data/share/{name}": count / sum(drawn.values()) for name, count in drawn.items()},
+        **{f"eval/{name}/{key}": x for name, value in held_out.items() for key, x in asdict(value).items()},
+    }

@@ -1,0 +1,206 @@
+"""Reads what a run has left on disk into what its page shows."""
+
+import json
+import statistics
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from framework.composition import from_yaml
+from framework.config import PretrainConfig
+from framework.errors import UserError
+from framework.page.lines import Curve
+from framework.training.json_lines import objects
+from framework.training.report.prediction import Prediction, predict
+from framework.training.starts import FILE as STARTS
+
+_EVENTS, _CHECKPOINTS, _STARTS = 100, 30, 30  # newest ones on the page; it says how many there are
+_ROUNDS = 10  # newest rounds of samples on the page
+_CURVES = (
+    "train/loss", "train/learning_rate", "train/gradient_norm", "train/tokens_per_second", "train/rank_seconds",
+    "train/rank_seconds_spread", "memory/peak_bytes", "memory/reserved_bytes", "checkpoint/stall_seconds",
+)  # fmt: skip
+
+
+@dataclass
+class Steps:
+    """What `metrics.jsonl` says, in bounded space however long the run.
+
+    Attributes:
+        curves: by name; those of `_CURVES`, and of held-out loss and bits per byte by corpus.
+        last: the last record.
+        latest: by name, the last value that any record has.
+        first_loss: the first that is finite.
+        last_loss: the last that is finite.
+        seconds: that all steps took.
+        rates: tokens a second of each step.
+        mfu: of each step.
+        slowest: how often each rank was the slowest one.
+        waits: (step of the record, seconds that training waited) for each checkpoint.
+        writes: (step of the record, seconds that writing took) of each.
+    """
+
+    curves: dict[str, Curve] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
+    latest: dict[str, Any] = field(default_factory=dict)
+    first_loss: float | None = None
+    last_loss: float | None = None
+    seconds: float = 0.0
+    rates: "array[float]" = field(default_factory=lambda: array("d"))
+    mfu: "array[float]" = field(default_factory=lambda: array("d"))
+    slowest: dict[int, int] = field(default_factory=dict)
+    waits: list[tuple[int, float]] = field(default_factory=list)
+    writes: list[tuple[int, float]] = field(default_factory=list)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """The next record."""
+        if (loss := record["train/loss"]) is not None:
+            self.first_loss = loss if self.first_loss is None else self.first_loss
+            self.last_loss = loss
+        self.last = record
+        self.latest |= record
+        self.seconds += record["train/step_seconds"]
+        self.rates.append(record["train/tokens_per_second"])
+        self.mfu.append(record["train/mfu"])
+        for name, value in record.items():
+            if value is not None and (name in _CURVES or name.startswith("eval/")):
+                self.curves.setdefault(name, Curve(name)).points.add(record["step"], value)
+        if "train/slowest_rank" in record:
+            rank = record["train/slowest_rank"]
+            self.slowest[rank] = self.slowest.get(rank, 0) + 1
+        for what, times in (("stall", self.waits), ("write", self.writes)):
+            if (seconds := record.get(f"checkpoint/{what}_seconds")) is not None:
+                times.append((record["step"], seconds))
+
+    @property
+    def tokens_per_second(self) -> float:
+        """In the median step, as the first one of every start is slower."""
+        return statistics.median(self.rates)
+
+    @property
+    def median_mfu(self) -> float:
+        """In the median step."""
+        return statistics.median(self.mfu)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that is there."""
+
+    step: int
+    bytes: int
+    files: int
+    stall: float | None
+    write: float | None
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest of many things, and how many there are."""
+
+    count: int
+    shown: list[Any]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """All that the page shows."""
+
+    name: str
+    config: PretrainConfig
+    config_text: str
+    steps: Steps
+    prediction: Prediction
+    ranks: int
+    processors: int
+    complete: bool
+    starts: Newest
+    asked: dict[str, float]
+    realised: dict[str, float]
+    guard: Newest
+    checkpoints: Newest
+    norms: dict[str, tuple[float, float]]
+    samples: Newest
+    summary: dict[str, Any]
+
+
+def report_of(run: Path) -> RunReport:
+    """Of a run that has made a step.
+
+    Raises:
+        UserError: there is no such run, or it has made no step.
+    """
+    if not (run / "config.yaml").exists():
+        raise UserError(f"{run}: is no run directory, it has no config.yaml; give one such as runs/first")
+    config_text = (run / "config.yaml").read_text()
+    config: PretrainConfig = from_yaml(config_text, PretrainConfig)
+    steps = Steps()
+    for record in objects(run / "metrics.jsonl"):
+        steps.add(record)
+    if not steps.last:
+        raise UserError(f"{run}: has made no step yet; wait for one")
+    starts = list(objects(run / STARTS))
+    layout: dict[str, Any] = starts[-1] if starts else {"ranks": 1, "processors": 1, "shares": {}}
+    summary = json.loads((run / "summary.json").read_bytes()) if (run / "summary.json").exists() else {}
+    return RunReport(
+        name=run.name,
+        config=config,
+        config_text=config_text,
+        steps=steps,
+        prediction=predict(config, layout["ranks"], layout["processors"]),
+        ranks=layout["ranks"],
+        processors=layout["processors"],
+        complete=steps.last["step"] >= config.schedule.steps,
+        starts=_newest(starts, _STARTS),
+        asked=layout["shares"],
+        realised=_by_name(steps.last, "data/share/"),
+        guard=_newest(list(objects(run / "guard.jsonl")), _EVENTS),
+        checkpoints=_newest(_checkpoints(run, config, steps), _CHECKPOINTS),
+        norms=_norms(steps.latest),
+        samples=_rounds(list(objects(run / "samples.jsonl"))),
+        summary=summary,
+    )
+
+
+def _newest(things: list[Any], shown: int) -> Newest:
+    return Newest(len(things), things[-shown:][::-1])
+
+
+def _by_name(record: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in record.items() if name.startswith(prefix)}
+
+
+def _norms(latest: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Of weights and gradients by block, the last that were taken."""
+    gradients = _by_name(latest, "norm/gradients/")
+    return {block: (value, gradients[block]) for block, value in _by_name(latest, "norm/parameters/").items()}
+
+
+def _checkpoints(run: Path, config: PretrainConfig, steps: Steps) -> list[Checkpoint]:
+    found = []
+    for path in sorted((run / "checkpoints").glob("step-" + "[0-9]" * 8 + "/manifest.json")):
+        step = int(path.parent.name.removeprefix("step-"))
+        try:
+            files = json.loads(path.read_bytes())["files"]
+            size = sum(entry["bytes"] for entry in files.values())
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # removed meanwhile, or damaged: not one to go on from
+        waited, took = (_first_within(times, step, config.checkpoint.every) for times in (steps.waits, steps.writes))
+        found.append(Checkpoint(step, size, len(files), waited, took))
+    return found
+
+
+def _first_within(times: list[tuple[int, float]], step: int, steps: int) -> float | None:
+    """What was noted first after a step: a checkpoint is written while training goes on."""
+    place = bisect_left(times, (step, 0.0))
+    return times[place][1] if place < len(times) and times[place][0] < step + steps else None
+
+
+def _rounds(samples: list[dict[str, Any]]) -> Newest:
+    """(step, samples) of the newest rounds."""
+    rounds: dict[int, list[dict[str, Any]]] = {}
+    for sample in samples:
+        rounds.setdefault(sample["step"], []).append(sample)
+    return Newest(len(rounds), list(rounds.items())[-_ROUNDS:][::-1])

@@ -1,0 +1,72 @@
+"""What arithmetic says of a run before it starts, beside what came of it."""
+
+import math
+from dataclasses import dataclass
+
+from framework.config import PretrainConfig
+from framework.model.arithmetic import count_parameters, training_flops_per_token
+from framework.stream.curriculum import Curriculum
+
+
+def model_state_bytes(parameters: int, dtype: str, stage: int, ranks: int) -> float:
+    """Bytes on each rank for weights, gradients and AdamW's state by ZeRO (arXiv:1910.02054, section 3).
+
+    Weights have 2 bytes in bf16 and fp8; gradients are kept in fp32, as Loam accumulates them; the optimizer has 12:
+    master weight and two moments in fp32, of which stage 0, where the weights are the master weights, needs 8.
+    """
+    if stage == 0:
+        return parameters * (4 + 4 + 8)
+    weights, gradients, optimizer = (4 if dtype == "fp32" else 2), 4, 12
+    sharded = optimizer + (gradients if stage >= 2 else 0) + (weights if stage >= 3 else 0)
+    return parameters * (weights + gradients + optimizer - sharded + sharded / ranks)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of the whole run.
+
+    Attributes:
+        parameters: of the model.
+        first_loss: of a model that knows nothing, in nats a token.
+        state_bytes: that a rank needs for weights, gradients and the optimizer, and nothing else.
+        tokens: in all steps of the schedule.
+        flops: floating-point operations for them, forward and backward.
+        seconds_at_peak: time that they take at least, were the processors at their peak all along.
+    """
+
+    parameters: int
+    first_loss: float
+    state_bytes: float
+    tokens: int
+    flops: float
+    seconds_at_peak: float
+
+
+def predict(config: PretrainConfig, ranks: int, processors: int) -> Prediction:
+    """From the configuration and the ranks, and the processors (GPUs or CPU cores) that they have."""
+    lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
+    end = _sequences(config)
+    flops = sum(
+        (stop - start) * length * training_flops_per_token(config.model, length)
+        for start, stop, length in lengths.pieces(0, end)
+    )
+    parameters, tensor = count_parameters(config.model), config.parallel.tensor
+    on_a_rank = parameters.embedding + parameters.non_embedding // tensor
+    return Prediction(
+        parameters=parameters.total,
+        first_loss=math.log(config.model.vocabulary_size),
+        state_bytes=model_state_bytes(on_a_rank, config.precision.dtype, config.zero.stage, ranks // tensor),
+        tokens=lengths.total(end),
+        flops=flops,
+        seconds_at_peak=flops / (config.cluster.peak_tflops * 1e12 * processors),
+    )
+
+
+def _sequences(config: PretrainConfig) -> int:
+    """Of all steps: batches may change at given positions."""
+    batches = Curriculum(config.batch.sequences, config.batch.changes)
+    position, left = 0, config.schedule.steps
+    for edge in batches.changes:
+        steps = min(left, (edge - position) // batches.at(position))
+        position, left = position + steps * batches.at(position), left - steps
+    return position + left * batches.at(position)
