@@ -13,7 +13,7 @@ from framework.config.optimization import LossConfig, OptimizerConfig, ScheduleC
 from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
 from framework.config.pretrain import PretrainConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
-from framework.config.survival import CheckpointConfig
+from framework.config.survival import CheckpointConfig, GuardConfig
 
 __all__ = [
     "BatchConfig",
@@ -23,6 +23,7 @@ __all__ = [
     "DataConfig",
     "ExecutorConfig",
     "GenerateConfig",
+    "GuardConfig",
     "LossConfig",
     "MemoryConfig",
     "ModelConfig",

@@ -8,7 +8,7 @@ from framework.config.execution import ClusterConfig, MemoryConfig, PrecisionCon
 from framework.config.model import StartingModelConfig
 from framework.config.optimization import LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.record import RunConfig, TrackerConfig, ValidationConfig
-from framework.config.survival import CheckpointConfig
+from framework.config.survival import CheckpointConfig, GuardConfig
 
 
 @dataclass
@@ -29,6 +29,7 @@ class PretrainConfig:
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     deterministic: bool = False  # the same bits from every run of the same layout on a GPU too, at some cost in speed
@@ -42,7 +43,8 @@ class PretrainConfig:
         require_positive("data.lanes", self.data.lanes)
         self.data.remote.check()
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
-        for part in (*parts, self.loss, self.memory, self.cluster, self.checkpoint, self.validation, self.tracker):
+        parts = (*parts, self.loss, self.memory, self.cluster, self.checkpoint, self.guard)
+        for part in (*parts, self.validation, self.tracker):
             part.check()
         self.batch.check(self.data.lanes, world_size)
         require(

@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,13 +21,17 @@ from framework.model.transformer import Transformer
 from framework.stream.loader import NO_LOSS, Batch
 from framework.training.compilation import compile_blocks
 from framework.training.float8 import use_float8
+from framework.training.gate import Gate
 from framework.training.optimizer import build_optimizer
 from framework.training.recomputation import recompute_activations
+
+# Asked with the mean loss and the global gradient norm before clipping, alike on every rank: make the update?
+Admits = Callable[[float, float], bool]
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one update came to, the same on every rank.
+    """What one update came to, or would have come to; the same on every rank.
 
     Attributes:
         loss: mean negative log likelihood in nats over the labels of the whole global batch.
@@ -34,6 +39,7 @@ class StepResult:
         z_loss: what `loss.z_loss` adds to the mean that is minimised.
         labels: how many labels the loss is over.
         batch_hash: of the content of the global batch, whatever ranks it was dealt to.
+        applied: whether it was made; else weights and optimizer are as they were.
     """
 
     loss: float
@@ -41,6 +47,7 @@ class StepResult:
     z_loss: float
     labels: int
     batch_hash: str
+    applied: bool
 
 
 class Engine:
@@ -84,6 +91,7 @@ class Engine:
             dist_init_required=False,
         )
         self.module: nn.Module = self._engine.module
+        self._gate = Gate(getattr(self.optimizer, "optimizer", self.optimizer))
 
     def _deepspeed_config(self, zero: ZeroConfig) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -100,8 +108,8 @@ class Engine:
             config["data_types"] = {"grad_accum_dtype": "fp32"}
         return config
 
-    def step(self, batch: Batch, learning_rate: float) -> StepResult:
-        """One update from this rank's share of a global batch."""
+    def step(self, batch: Batch, learning_rate: float, admits: Admits = lambda loss, norm: True) -> StepResult:
+        """One update from this rank's share of a global batch, if `admits` the loss and norm it comes to."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         labels, batch_hash = self._agree_on_batch(batch)
@@ -112,10 +120,7 @@ class Engine:
             totals += self._forward_backward(micro, scale=self.world_size / labels)
             if number < len(micros):
                 self._engine.step()
-        norm = self._update()
-        dist.all_reduce(totals)
-        likelihood, z_loss = (totals / labels).tolist()
-        return StepResult(likelihood, norm, z_loss, labels, batch_hash)
+        return self._update(totals, labels, batch_hash, admits)
 
     def _agree_on_batch(self, batch: Batch) -> tuple[int, str]:
         """Number of labels and content hash of the global batch, in one small reduction."""
@@ -147,15 +152,34 @@ class Engine:
         head = partial(token_losses, labels_BT=labels, config=self.loss)
         return self.module(tokens, document, head=head), labels != NO_LOSS
 
-    def _update(self) -> float:
-        """Clip and step; returns the global gradient norm before clipping."""
-        if self.plain:
-            limit = self.clipping or float("inf")
-            norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
-            self._engine.step()
-            return norm
-        self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+    def _update(self, totals: Tensor, labels: int, batch_hash: str, admits: Admits) -> StepResult:
+        """Clip and step, from gradients that all ranks have and this rank's sums of likelihood and z-loss."""
+        own_norm = self._clip() if self.plain else None
+        numbers: list[float] = []
+
+        def judge() -> bool:
+            norm = self.optimizer._global_grad_norm if own_norm is None else own_norm
+            numbers.extend(self._agree_on_numbers(totals, norm))
+            return admits(numbers[0] / labels, numbers[-1])
+
+        applied = self._gate.pass_through(self._engine.step, judge)
+        likelihood, z_loss, norm = numbers
+        return StepResult(likelihood / labels, norm, z_loss / labels, labels, batch_hash, applied)
+
+    def _clip(self) -> Tensor:
+        """Clip the gradients where DeepSpeed does not; returns their norm before."""
+        return nn.utils.clip_grad_norm_(self.module.parameters(), self.clipping or float("inf"))
+
+    def _agree_on_numbers(self, totals: Tensor, norm: Tensor | float) -> list[float]:
+        """The sum of each of `totals` over all ranks, and the gradient norm, in one small reduction.
+
+        The norm should be the same on every rank already; that of rank 0 is made to be, since what is decided by it
+        must not differ.
+        """
+        mine = torch.as_tensor(norm, dtype=totals.dtype, device=totals.device).reshape(1)
+        numbers = torch.cat([totals, mine if distributed.rank() == 0 else torch.zeros_like(mine)])
+        dist.all_reduce(numbers)
+        return numbers.tolist()
 
     def prime(self, vocabulary_tokens: int = 2) -> None:
         """One update that changes nothing, after which the optimizer's state exists and can be set.

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ class Metrics:
         self._tracker = tracker
         self._log_every = log_every
         self._steps = steps
-        path = run / "metrics.jsonl"
-        kept = [record for record in read_metrics(path) if record["step"] <= resumed_at]
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        self._file = path.open("a", buffering=1)
+        self._path = run / "metrics.jsonl"
+        kept = [record for record in read_metrics(self._path) if record["step"] <= resumed_at]
+        self._path.write_text("".join(json_line(record) for record in kept))
+        self._file = self._path.open("a", buffering=1)
         self._bar: Any = None  # a live line, where there is a terminal to draw it on
         self._task: Any = None
         if sys.stderr.isatty():
@@ -36,7 +37,7 @@ class Metrics:
 
     def log(self, record: dict[str, Any]) -> None:
         """Record a step: `step` and metrics by their stable names."""
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json_line(record))
         self._tracker.log(record)
         line = _line(record, self._steps)
         logger.info(line)
@@ -52,6 +53,18 @@ class Metrics:
             self._bar.console.print(message, highlight=False)
         else:
             print(message, flush=True)
+
+    def later_than(self, step: int) -> list[dict[str, Any]]:
+        """The records of later steps."""
+        return [record for record in read_metrics(self._path) if record["step"] > step]
+
+    def cut_back_to(self, step: int) -> None:
+        """Remove the records of later steps: in place, so that a kill can leave no half of the file."""
+        with self._path.open("rb+") as file:
+            end = 0
+            while (line := file.readline()) and json.loads(line)["step"] <= step:
+                end = file.tell()
+            file.truncate(end)
 
     def close(self, summary: dict[str, Any]) -> None:
         """The run is over."""
@@ -70,6 +83,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """A record as a line of JSON, which has null for what is not finite."""
+    return json.dumps(finite(record)) + "\n"
+
+
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with None for what is not finite, of which JSON knows nothing."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
 
 
 def _progress_bar(steps: int, done: int) -> tuple[Any, Any]:
