@@ -20,6 +20,7 @@ from framework.config import (
     DataConfig,
     GuardConfig,
     ModelConfig,
+    OptimizerConfig,
     PrecisionConfig,
     PretrainConfig,
     RunConfig,
@@ -33,6 +34,7 @@ from tests.launch import ENVIRONMENT, ROOT, SMALL, records, run, start_ranks
 from tests.synthetic import END_OF_TEXT, VOCABULARY, make_data
 
 BATCH, ROW, STEPS = 16, 32, 40
+RATE = 0.01  # at which frequencies of words are learnt before the poison comes
 SPIKES = (26, 29)  # the batches [26, 29) are poison, the first being batch 1
 GUARD = GuardConfig(window=16, loss_factor=4.0, spikes=2, within=10)
 GUARD_FIELDS = ("guard.window=16", "guard.loss_factor=4", "guard.spikes=2", "guard.within=10")
@@ -40,8 +42,8 @@ GUARD_FIELDS = ("guard.window=16", "guard.loss_factor=4", "guard.spikes=2", "gua
 
 @pytest.fixture(scope="module")
 def poisoned_data(tmp_path_factory):
-    """One corpus in one lane, a block a batch; the blocks of three batches in a row hold what is never there else."""
-    path = make_data(tmp_path_factory.mktemp("poisoned") / "data", {"a": 640}, blocks=40, longest=90)
+    """One corpus in one lane, of small blocks; those of three batches in a row hold what is never there else."""
+    path = make_data(tmp_path_factory.mktemp("poisoned") / "data", {"a": 800}, blocks=400, longest=60)
     manifest = read_manifest(str(path))
     train = manifest.corpora["a"].train
     order = BlockOrder(train.block_tokens(), 1, 0, "a").blocks(0)
@@ -82,6 +84,7 @@ def config(runs, data, name, stop_after=STEPS, **changes):
         data=DataConfig(path=str(data), sequence_length=ROW, lanes=1),
         model=model,
         batch=BatchConfig(sequences=BATCH, micro=8),
+        optimizer=OptimizerConfig(learning_rate=RATE),
         schedule=ScheduleConfig(steps=STEPS + 1, warmup_steps=2),
         zero=ZeroConfig(stage=2),
         checkpoint=CheckpointConfig(every=10),
@@ -181,12 +184,16 @@ def test_skipping_alone_leaves_out_the_poison_and_nothing_else(spiked):
     steps = curve(runs / "skipping")
     assert [record["data/sequences"] for record in steps] == [step * BATCH for step in range(1, STEPS + 1)]
     assert steps[-1]["data/tokens"] == (STEPS - 3) * BATCH * ROW
-    assert steps[:25] == curve(runs / "whole")[:20] + curve(runs / "whole", "rolled_back.jsonl")[:5] or True
+    taken_back = curve(runs / "whole", "rolled_back.jsonl")
+    for record in taken_back:
+        assert record.pop("guard/rollback") == 1
+    assert steps[:26] == curve(runs / "whole")[:20] + taken_back[:6]
 
 
 def fields(runs, data, name, *more):
     places = (f"run.directory={runs}", f"run.name={name}", f"data.path={data}", "data.lanes=1")
-    return [*SMALL, *places, "schedule.steps=41", "run.stop_after=40", *GUARD_FIELDS, *more]
+    rest = ("schedule.steps=41", "run.stop_after=40", f"optimizer.learning_rate={RATE}")
+    return [*SMALL, *places, *rest, *GUARD_FIELDS, *more]
 
 
 @pytest.mark.slow
