@@ -43,8 +43,8 @@ class PretrainConfig:
         require_positive("data.lanes", self.data.lanes)
         self.data.remote.check()
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
-        parts = (*parts, self.loss, self.memory, self.cluster, self.checkpoint, self.guard)
-        for part in (*parts, self.validation, self.tracker):
+        others = (self.loss, self.memory, self.cluster, self.checkpoint, self.guard, self.validation, self.tracker)
+        for part in (*parts, *others):
             part.check()
         self.batch.check(self.data.lanes, world_size)
         require(
