@@ -14,7 +14,7 @@ from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig
 from framework.config.pretrain import PretrainConfig
 from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
 from framework.config.report import ReportConfig
-from framework.config.survival import CheckpointConfig
+from framework.config.survival import CheckpointConfig, GuardConfig
 
 __all__ = [
     "BatchConfig",
@@ -25,6 +25,7 @@ __all__ = [
     "EmaConfig",
     "ExecutorConfig",
     "GenerateConfig",
+    "GuardConfig",
     "LossConfig",
     "MemoryConfig",
     "ModelConfig",

@@ -8,7 +8,7 @@ from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConf
 from framework.config.model import StartingModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
-from framework.config.survival import CheckpointConfig
+from framework.config.survival import CheckpointConfig, GuardConfig
 
 
 @dataclass
@@ -31,6 +31,7 @@ class PretrainConfig:
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
@@ -46,7 +47,8 @@ class PretrainConfig:
         require_positive("data.lanes", self.data.lanes)
         self.data.remote.check()
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
-        for part in (*parts, self.loss, self.memory, self.cluster, self.checkpoint, self.validation, self.tracker):
+        others = (self.loss, self.memory, self.cluster, self.checkpoint, self.guard, self.validation, self.tracker)
+        for part in (*parts, *others):
             part.check()
         self.ema.check(self.schedule.steps)
         self._check_optimizer()

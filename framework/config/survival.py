@@ -1,8 +1,8 @@
-"""What keeps a run alive: checkpoints."""
+"""What keeps a run alive: checkpoints, and what is done about a loss that leaps."""
 
 from dataclasses import dataclass
 
-from framework.checks import require_not_negative, require_positive
+from framework.checks import require, require_choice, require_not_negative, require_positive
 
 
 @dataclass
@@ -15,3 +15,42 @@ class CheckpointConfig:
         require_positive("checkpoint.every", self.every)
         require_positive("checkpoint.keep", self.keep)
         require_not_negative("checkpoint.keep_every", self.keep_every)
+
+
+@dataclass
+class GuardConfig:
+    """What is done about a step whose loss or gradient is not finite, or far above those before it (a spike).
+
+    A factor is in robust standard deviations (1.4826 x the median absolute deviation) above the median. Gradient
+    norms have the longer tail: in sound runs they go beyond 10, losses stay below 3.
+    """
+
+    name: str = (
+        "rollback"  # stop: end where a number is not finite | skip: make no update | rollback: skip, and go back
+    )
+    window: int = 128  # updates that a step is measured against; spikes are looked for once half of them were made
+    loss_factor: float = 10.0
+    gradient_factor: float = 50.0  # of the global gradient norm before clipping
+    skips: int = 20  # skip, rollback: the run ends when so many updates in a row were skipped
+    spikes: int = 3  # rollback: so many skipped updates ...
+    within: int = 50  # ... in so many steps take the run back to a checkpoint from before the first of them
+    rollbacks: int = 5  # rollback: the run ends instead of going back once more
+
+    def check(self) -> None:
+        require_choice("guard.name", self.name, ("stop", "skip", "rollback"))
+        for name in ("window", "loss_factor", "gradient_factor", "skips", "spikes", "within"):
+            require_positive(f"guard.{name}", getattr(self, name))
+        require_not_negative("guard.rollbacks", self.rollbacks)
+        if self.name == "rollback":
+            require(
+                self.spikes <= self.within,
+                "guard.spikes",
+                f"{self.spikes} cannot fall within guard.within={self.within} steps",
+                f"use {self.within} at most",
+            )
+            require(
+                self.spikes <= self.skips,
+                "guard.spikes",
+                f"{self.spikes} in a row would end the run before it goes back, as guard.skips={self.skips} says",
+                f"use {self.skips} at most",
+            )

@@ -59,13 +59,16 @@ def directory_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def save(run: Path, tensors: dict[str, Tensor], state: dict[str, Any], config: CheckpointConfig) -> Path:
+def save(
+    run: Path, tensors: dict[str, Tensor], state: dict[str, Any], config: CheckpointConfig, hold: int | None = None
+) -> Path:
     """Write a checkpoint from every rank's own `tensors`; then remove those that need not be kept.
 
     Args:
         run: the run directory, which all ranks see.
         tensors: this rank's, by `NAME/FIELD`.
         state: the content of state.json, rank 0's counts; it needs `step`.
+        hold: the newest regular checkpoint of this step or an earlier one is kept in any case.
 
     Raises:
         UserError: a rank cannot write; nothing is left behind then, and older checkpoints stay.
@@ -85,7 +88,7 @@ def save(run: Path, tensors: dict[str, Tensor], state: dict[str, Any], config: C
             shutil.rmtree(partial, ignore_errors=True)
         raise
     if distributed.rank() == 0:
-        _remove_old(run, config)
+        _remove_old(run, config, hold)
     return final
 
 
@@ -132,14 +135,34 @@ def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _remove_old(run: Path, config: CheckpointConfig) -> None:
-    """Keep the newest `keep` and every `keep_every`-th step; nothing of those whose writing was cut off."""
+def _remove_old(run: Path, config: CheckpointConfig, hold: int | None) -> None:
+    """Keep the newest `keep`, every `keep_every`-th step and what `hold` asks for; nothing that was cut off."""
     for path in (run / "checkpoints").glob(".step-*.partial"):
         shutil.rmtree(path, ignore_errors=True)
+    held = [] if hold is None else regular(run, config, hold)[:1]
     for path in checkpoints(run)[config.keep :]:
-        step = int(path.name.removeprefix("step-"))
-        if not (config.keep_every and step % config.keep_every == 0):
+        if not (path in held or (config.keep_every and step_of(path) % config.keep_every == 0)):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_later(run: Path, step: int) -> None:
+    """Remove the checkpoints of later steps, the newest first, so that at any time the newest is of one course."""
+    for path in checkpoints(run):
+        if step_of(path) > step:
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                raise UserError(f"{path}: cannot be removed ({error.strerror}); remove it and start again") from error
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint."""
+    return int(path.name.removeprefix("step-"))
+
+
+def regular(run: Path, config: CheckpointConfig, last: int) -> list[Path]:
+    """The checkpoints up to step `last` that are due whatever stops the run in between, newest first."""
+    return [path for path in checkpoints(run) if step_of(path) <= last and step_of(path) % config.every == 0]
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -155,17 +178,25 @@ def newest_sound(run: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         UserError: there are complete checkpoints, but not one of them is sound.
     """
+    paths = distributed.broadcast(checkpoints(run))
+    found, passed_over = first_sound(paths)
+    if found is None and any((path / MANIFEST).exists() for path in paths):
+        remedy = "no sound checkpoint is left: restore one, or remove them all to start anew"
+        distributed.together(lambda: _refuse(f"{'; '.join(passed_over)}; {remedy}"))
+    return found, passed_over
+
+
+def first_sound(paths: list[Path]) -> tuple[Checkpoint | None, list[str]]:
+    """The first of these checkpoints whose files are all as written, and a line for each one before it.
+
+    Every rank must give the same `paths`: ranks share the work of hashing and come to the same answer.
+    """
     passed_over: list[str] = []
-    complete = False
-    for path in distributed.broadcast(checkpoints(run)):
-        complete = complete or (path / MANIFEST).exists()
+    for path in paths:
         problem = next((p for p in distributed.gather(_problem(path)) if p), None)
         if problem is None:
             return Checkpoint(path, json.loads((path / "state.json").read_bytes())), passed_over
         passed_over.append(f"{path}: passed over, {problem}")
-    if complete:
-        remedy = "no sound checkpoint is left: restore one, or remove them all to start anew"
-        distributed.together(lambda: _refuse(f"{'; '.join(passed_over)}; {remedy}"))
     return None, passed_over
 
 

@@ -20,6 +20,7 @@ from framework.model.transformer import Transformer
 from framework.stream.loader import NO_LOSS, Batch
 from framework.training.compilation import compile_blocks
 from framework.training.float8 import use_float8
+from framework.training.gate import Gate
 from framework.training.layout import Layout
 from framework.training.muon import Muon
 from framework.training.optimizer import build_optimizer, moments
@@ -27,10 +28,13 @@ from framework.training.recomputation import recompute_activations
 from framework.training.sequence_parallel import share_rows
 from framework.training.tensor_parallel import clip, deepspeed_settings, forget_groups, skip_comparison
 
+# Asked with the mean loss and the global gradient norm before clipping, alike on every rank: make the update?
+Admits = Callable[[float, float], bool]
+
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one update came to, the same on every rank.
+    """What one update came to, or would have come to; the same on every rank.
 
     Attributes:
         loss: mean negative log likelihood in nats over the labels of the whole global batch.
@@ -38,6 +42,7 @@ class StepResult:
         z_loss: what `loss.z_loss` adds to the mean that is minimised.
         labels: how many labels the loss is over.
         batch_hash: of the content of the global batch, whatever ranks it was dealt to.
+        applied: whether it was made; else weights and optimizer are as they were.
     """
 
     loss: float
@@ -45,6 +50,7 @@ class StepResult:
     z_loss: float
     labels: int
     batch_hash: str
+    applied: bool
 
 
 class Engine:
@@ -103,6 +109,7 @@ class Engine:
         if isinstance(self.inner, Muon) and not self.plain:
             self.inner.lay_out(self.optimizer)
         self.before_update: Callable[[], None] | None = None
+        self._gate = Gate(self.inner)
 
     def _deepspeed_config(self, zero: ZeroConfig) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -121,8 +128,8 @@ class Engine:
             config["data_types"] = {"grad_accum_dtype": "fp32"}
         return config
 
-    def step(self, batch: Batch, learning_rate: float) -> StepResult:
-        """One update from this rank's share of a global batch."""
+    def step(self, batch: Batch, learning_rate: float, admits: Admits = lambda loss, norm: True) -> StepResult:
+        """One update from this rank's share of a global batch, if `admits` the loss and norm it comes to."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
         labels, batch_hash = self._agree_on_batch(batch)
@@ -135,10 +142,7 @@ class Engine:
                 self._engine.step()
         if self.before_update:
             self.before_update()
-        norm = self._update()
-        dist.all_reduce(totals if self.layout.speaks_for_tokens else totals.zero_())
-        likelihood, z_loss = (totals / labels).tolist()
-        return StepResult(likelihood, norm, z_loss, labels, batch_hash)
+        return self._update(totals, labels, batch_hash, admits)
 
     def _agree_on_batch(self, batch: Batch) -> tuple[int, str]:
         """Number of labels and content hash of the global batch, in one small reduction."""
@@ -175,17 +179,39 @@ class Engine:
         head = partial(token_losses, labels_BT=labels, config=self.loss)
         return self.module(tokens, document, head=head, positions_BT=positions), labels != NO_LOSS
 
-    def _update(self) -> float:
-        """Clip and step; returns the global gradient norm before clipping."""
-        if self.plain:
-            limit = self.clipping or float("inf")
-            parameters = self.module.parameters()
-            shared = self.layout.tensor_ranks > 1
-            norm = clip(parameters, limit) if shared else float(nn.utils.clip_grad_norm_(parameters, limit))
-            self._engine.step()
-            return norm
-        self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+    def _update(self, totals: Tensor, labels: int, batch_hash: str, admits: Admits) -> StepResult:
+        """Clip and step, from gradients that all ranks have and this rank's sums of likelihood and z-loss."""
+        own_norm = self._clip() if self.plain else None
+        numbers: list[float] = []
+
+        def judge() -> bool:
+            norm = self.optimizer._global_grad_norm if own_norm is None else own_norm
+            numbers.extend(self._agree_on_numbers(totals, norm))
+            return admits(numbers[0] / labels, numbers[-1])
+
+        applied = self._gate.pass_through(self._engine.step, judge)
+        likelihood, z_loss, norm = numbers
+        return StepResult(likelihood / labels, norm, z_loss / labels, labels, batch_hash, applied)
+
+    def _clip(self) -> Tensor | float:
+        """Clip the gradients where DeepSpeed does not; returns their norm before."""
+        limit, parameters = self.clipping or float("inf"), self.module.parameters()
+        if self.layout.tensor_ranks > 1:
+            return clip(parameters, limit)
+        return nn.utils.clip_grad_norm_(parameters, limit)
+
+    def _agree_on_numbers(self, totals: Tensor, norm: Tensor | float) -> list[float]:
+        """The sum of each of `totals` over all ranks, and the gradient norm, in one small reduction.
+
+        The norm should be the same on every rank already; that of rank 0 is made to be, since what is decided by it
+        must not differ.
+        """
+        if not self.layout.speaks_for_tokens:
+            totals.zero_()
+        mine = torch.as_tensor(norm, dtype=totals.dtype, device=totals.device).reshape(1)
+        numbers = torch.cat([totals, mine if distributed.rank() == 0 else torch.zeros_like(mine)])
+        dist.all_reduce(numbers)
+        return numbers.tolist()
 
     def prime(self, vocabulary_tokens: int = 2) -> None:
         """One update that changes nothing, after which the optimizer's state exists and can be set.

@@ -81,7 +81,7 @@ def other_settings(saved: dict[str, Any], config: PretrainConfig) -> list[str]:
     now = asdict(config)
     return [
         f"{group}.{field}: was {was}, is {now[group][field]} from here on"
-        for group in ("batch", "loss", "optimizer", "schedule", "ema", "precision")
+        for group in ("batch", "loss", "optimizer", "schedule", "ema", "precision", "guard")
         for field, was in saved.get(group, {}).items()
         if field != "micro" and _plain(now[group].get(field)) != was
     ]

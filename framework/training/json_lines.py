@@ -33,6 +33,18 @@ def cut_back(path: Path, last_step: int) -> None:
         file.truncate(end)
 
 
+def json_line(record: dict[str, Any]) -> str:
+    """A record as a line of JSON, which has null for what is not finite."""
+    return json.dumps(finite(record)) + "\n"
+
+
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with None for what is not finite, of which JSON knows nothing."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
+
+
 def _step(line: bytes) -> float:
     """Of an object; beyond all others if it is none."""
     try:

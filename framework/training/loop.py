@@ -1,8 +1,9 @@
 """The training loop: position in, updates out, and a checkpoint wherever one may be needed."""
 
-import math
+import logging
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from framework.training.abilities import check_machine
 from framework.training.checkpoint import Checkpoint
 from framework.training.determinism import make_deterministic
 from framework.training.engine import Engine, StepResult
+from framework.training.guard import Action, Guard
 from framework.training.handoff import handed_over, write_model
 from framework.training.identity import current
+from framework.training.incidents import Incidents, forget_later
+from framework.training.json_lines import finite
 from framework.training.layout import Layout
 from framework.training.metrics import Metrics
 from framework.training.origin import set_initial_weights
@@ -33,9 +37,12 @@ from framework.training.report.page import LiveReport
 from framework.training.schedule import learning_rate_factor
 from framework.training.start import checkpoint_to_resume, keep_tokenizer, say, settle_model
 from framework.training.starts import note_start
+from framework.training.tally import Tally
 from framework.training.tracker import open_tracker
 from framework.training.validation import HeldOut, Validation
 from framework.training.watch import Watch
+
+logger = logging.getLogger("loam")
 
 
 def train(config: PretrainConfig) -> None:
@@ -100,6 +107,9 @@ class Trainer:
         self.watch = together(lambda: Watch(config, self.engine, run))
         note_start(run, config, self.engine, rows, self.step)
         self.metrics = together(self._open_metrics)
+        self.guard = Guard(config.guard, found.state.get("guard", {}) if found else {})
+        self.incidents = Incidents(run, self.guard.state, self.metrics.say if self.metrics else logger.info)
+        self.tally = Tally(rows, self.guard.state.left_out)
 
     def _build_engine(self, found: Checkpoint | None) -> Engine:
         model = Transformer(self.config.model)
@@ -113,9 +123,12 @@ class Trainer:
             )
         )
         engine = Engine(model, self.config)
-        averaged = self.config.ema.decay > 0 and found.state.get("averaged", False)
-        engine_state.restore(engine, read, found.state["optimizer_steps"], averaged)
+        self._restore(found, engine)
         return engine
+
+    def _restore(self, found: Checkpoint, engine: Engine) -> None:
+        averaged = self.config.ema.decay > 0 and found.state.get("averaged", False)
+        engine_state.restore(engine, found.reader(), found.state["optimizer_steps"], averaged)
 
     def _open_metrics(self) -> Metrics | None:
         if distributed.rank() != 0:
@@ -128,8 +141,7 @@ class Trainer:
         last = self.config.schedule.steps
         stop = min(last, self.config.run.stop_after or last)
         held_out: dict[str, HeldOut] = {}
-        for ahead in range(self.config.data.remote.batches_ahead):
-            self.rows.prefetch(self._share(ahead))
+        self._prefetch()
         while self.step < stop:
             with self.watch.over(self.step + 1, stop):
                 started = time.perf_counter()
@@ -137,13 +149,11 @@ class Trainer:
                 seconds = time.perf_counter() - started
             due = self.step % self.config.validation.every == 0 or self.step == last
             held_out = self._validate() if due else {}
-            sequences = self.batches.at(self.position - 1)
-            record = record_of(
-                self.config, self.engine, self.rows, sequences, self.step, self.position, result, seconds, held_out
-            )
-            record |= self.watch.facts
+            record = self._record(result, seconds, held_out)
             if self.metrics:
                 self.metrics.log(record, self.watch.words, self.watch.samples)
+            if not result.applied and self._went_back():
+                continue
             if self.step % self.config.checkpoint.every == 0 or self.step == stop:
                 self._save(record)
                 if self.metrics:
@@ -158,19 +168,48 @@ class Trainer:
         with self.watch.working():
             batch = self.rows.read(self._share(0))
         self.rows.prefetch(self._share(self.config.data.remote.batches_ahead))
-        factor = learning_rate_factor(self.config.schedule, self.step + 1)
-        result = self.engine.step(batch, self.config.optimizer.learning_rate * factor)
+        sequences = range(self.position, self.position + self.batches.at(self.position))
+        rate = self.config.optimizer.learning_rate * learning_rate_factor(self.config.schedule, self.step + 1)
+        admits = partial(self.guard.admits, self.step + 1, sequences, self.rows.lengths.at(self.position))
+        result = self.engine.step(batch, rate, admits)
         self.step += 1
         average.update(self.engine, self.config.ema, self.step)
-        self.position += self.batches.at(self.position)
-        if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
-            raise distributed.agreed(
-                UserError(
-                    f"step {self.step}: loss {result.loss}, gradient norm {result.gradient_norm}: training has "
-                    "diverged; start again with a lower optimizer.learning_rate; it goes on from the newest checkpoint"
-                )
-            )
+        self.position = sequences.stop
+        if not result.applied:
+            self.tally = Tally(self.rows, self.guard.state.left_out)
         return result
+
+    def _went_back(self) -> bool:
+        """What follows from an update that the guard withheld; whether the run stands at an earlier step now."""
+        verdict, guard = self.guard.verdict, self.guard
+        assert verdict is not None
+        self.incidents.tell(verdict, guard.state)
+        if verdict.action == Action.END:
+            remedy = "start again with a lower optimizer.learning_rate; it goes on from the newest checkpoint"
+            problem = f"step {verdict.step}: {verdict.reason}: training has diverged"
+            raise distributed.agreed(UserError(f"{problem}; {remedy}"))
+        if verdict.action != Action.ROLL_BACK:
+            return False
+        found = self.incidents.checkpoint_before(verdict.first, self.config.checkpoint)
+        if found is None:
+            self.incidents.tell_of_no_return(verdict, guard.state)
+            guard.stay()
+            return False
+        self._restore(found, self.engine)
+        self.step = found.state["step"]
+        forget_later(self.run, self.step)
+        guard.return_to(found.state.get("guard", {}), found.state["sequences"], self.position)
+        if self.metrics:
+            self.incidents.keep_taken_back(self.metrics.later_than(self.step), guard.state.rolled_back)
+            self.metrics.cut_back_to(self.step)
+        self.incidents.tell_of_return(verdict, found, guard.state)
+        self.tally = Tally(self.rows, guard.state.left_out)
+        self._prefetch()
+        return True
+
+    def _prefetch(self) -> None:
+        for ahead in range(self.config.data.remote.batches_ahead):
+            self.rows.prefetch(self._share(ahead))
 
     def _validate(self) -> dict[str, HeldOut]:
         with average.in_place(self.engine, self.config.ema):
@@ -183,6 +222,22 @@ class Trainer:
             position += self.batches.at(position)
         return self.engine.layout.share(position, self.batches.at(position))
 
+    def _record(self, result: StepResult, seconds: float, held_out: dict[str, HeldOut]) -> dict[str, Any]:
+        record = record_of(
+            self.config,
+            self.engine,
+            self.rows,
+            self.tally,
+            self.guard.state,
+            self.batches.at(self.position - 1),
+            self.step,
+            self.position,
+            result,
+            seconds,
+            held_out,
+        )
+        return record | self.watch.facts
+
     def _save(self, record: dict[str, Any]) -> None:
         state = {
             "step": self.step,
@@ -191,13 +246,15 @@ class Trainer:
             "averaged": engine_state.has_average(self.engine),
             "orders": self.history,
             "config": asdict(self.config),
-            "metrics": record,
+            "guard": self.guard.saved(),
+            "metrics": finite(record),
         }
-        checkpoints.save(self.run, engine_state.owned_state(self.engine), state, self.config.checkpoint)
+        hold = self.guard.may_go_back_to(self.step)
+        checkpoints.save(self.run, engine_state.owned_state(self.engine), state, self.config.checkpoint, hold)
 
     def _finish(self, held_out: dict[str, HeldOut]) -> None:
         weights = engine_state.whole_weights(self.engine, average.handed_over(self.engine, self.config.ema))
-        tokens = self.rows.lengths.total(self.position)
+        tokens = self.tally.tokens(self.position)
         origin = self.history[0]["identity"]["model"].get("from", "")
         together(
             lambda: write_model(
@@ -205,6 +262,6 @@ class Trainer:
             )
         )
         if self.metrics:
-            facts = summary.gather(self.run, self.config, self.manifest, self.rows, held_out, self.engine)
+            facts = summary.gather(self.run, self.config, self.manifest, self.rows, self.tally, held_out, self.engine)
             self.metrics.close(facts)
             summary.show(self.run)

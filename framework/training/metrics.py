@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.training.console import Console
-from framework.training.json_lines import cut_back
+from framework.training.json_lines import cut_back, json_line, objects
 from framework.training.report.page import LiveReport
 from framework.training.tracker import Tracker
 
@@ -25,10 +25,10 @@ class Metrics:
 
     def __init__(self, run: Path, resumed_at: int, steps: int, log_every: int, tracker: Tracker) -> None:
         self._tracker = tracker
+        self._path = run / "metrics.jsonl"
         self._samples = run / "samples.jsonl"
-        for path in (run / "metrics.jsonl", self._samples):
-            cut_back(path, resumed_at)
-        self._file = (run / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self.cut_back_to(resumed_at)
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
         self._console = Console(steps, resumed_at, log_every)
         self._report = LiveReport(run)
 
@@ -40,7 +40,7 @@ class Metrics:
             words: lines that the user should read.
             samples: `step`, `prompt` and `text` of what the model wrote after it.
         """
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json_line(record))
         self._tracker.log(record)
         logger.info(self._console.step(record))
         for line in words:
@@ -63,6 +63,15 @@ class Metrics:
     def checkpointed(self) -> None:
         """There is a new checkpoint: time to write the report anew."""
         self._report.refresh()
+
+    def later_than(self, step: int) -> list[dict[str, Any]]:
+        """The records of later steps."""
+        return [record for record in objects(self._path) if record["step"] > step]
+
+    def cut_back_to(self, step: int) -> None:
+        """Remove the records and samples of later steps."""
+        for path in (self._path, self._samples):
+            cut_back(path, step)
 
     def close(self, summary: dict[str, Any]) -> None:
         """The run is over."""

@@ -7,7 +7,9 @@ from framework.config import PretrainConfig
 from framework.model.arithmetic import training_flops_per_token
 from framework.stream.loader import TrainingRows
 from framework.training.engine import Engine, StepResult
+from framework.training.guard import GuardState
 from framework.training.schedule import learning_rate_factor
+from framework.training.tally import Tally
 from framework.training.validation import HeldOut
 
 
@@ -15,6 +17,8 @@ def record_of(
     config: PretrainConfig,
     engine: Engine,
     rows: TrainingRows,
+    tally: Tally,
+    guard: GuardState,
     sequences: int,
     step: int,
     position: int,
@@ -27,7 +31,9 @@ def record_of(
     Args:
         config: of the run.
         engine: for the processors whose peak MFU is a share of.
-        rows: the data, for lengths and the realised mixture.
+        rows: the data, for lengths.
+        tally: what of it was trained on.
+        guard: what was skipped and taken back.
         sequences: of its batch.
         step: its number, from 1.
         position: sequences consumed, those of the step included.
@@ -38,7 +44,6 @@ def record_of(
     length = rows.lengths.at(position - 1)
     tokens = sequences * length
     peak = config.cluster.peak_tflops * 1e12 * engine.processors
-    drawn = rows.tokens_drawn(position)
     return {
         "step": step,
         "train/loss": result.loss,
@@ -49,8 +54,10 @@ def record_of(
         "train/tokens_per_second": tokens / seconds,
         "train/mfu": training_flops_per_token(config.model, length) * tokens / seconds / peak,
         "data/sequences": position,
-        "data/tokens": rows.lengths.total(position),
+        "data/tokens": tally.tokens(position),
         "data/batch_hash": result.batch_hash,
-        **{f"data/share/{name}": count / sum(drawn.values()) for name, count in drawn.items()},
+        **{f"data/share/{name}": share for name, share in tally.shares(position).items()},
+        "guard/skipped": guard.skipped,
+        "guard/rolled_back": guard.rolled_back,
         **{f"eval/{name}/{key}": x for name, value in held_out.items() for key, x in asdict(value).items()},
     }

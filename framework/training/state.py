@@ -50,6 +50,9 @@ def collect(engine: Engine, fields: tuple[str, ...] = ()) -> Iterator[tuple[str,
 
 def owned_state(engine: Engine) -> dict[str, Tensor]:
     """What this rank writes to a checkpoint: `NAME/FIELD` to a tensor in host memory."""
+    if not optimizer_steps(engine):  # a run whose every update was withheld so far has no moments yet
+        engine.prime()
+        _set_optimizer_steps(engine, 0)
     owner = owners(engine.module, distributed.world_size())
     mine = {}
     for name, values in collect(engine):
@@ -73,21 +76,31 @@ def optimizer_steps(engine: Engine) -> int:
 
 
 def restore(engine: Engine, read: Callable[[str, str], Tensor], steps: int, averaged: bool = False) -> None:
-    """Set every master weight, moment and average to `read(name, field)`, and the optimizer's count of updates.
+    """Set every weight, moment and average to `read(name, field)`, and the optimizer's count of updates.
 
-    The module must have been given the same weights before DeepSpeed wrapped it: what is set here are the
-    fp32 copies, and the low-precision ones follow only at the next update.
+    Whether the engine is new or has been training: the copies that the module computes with are set too, as
+    they would follow the master weights only at the next update.
     """
-    engine.prime()
-    optimizer = engine.inner
-    for shard, state in optimizer.state.items() if averaged else ():
-        state[AVERAGE] = torch.zeros_like(shard)
+    if not engine.inner.state:
+        engine.prime()
+    for shard, state in engine.inner.state.items():
+        if averaged:
+            state[AVERAGE] = torch.zeros_like(shard)
+        else:
+            state.pop(AVERAGE, None)
     _link_moments(engine)
     more = (AVERAGE,) if averaged else ()
     for name, parameter in engine.module.named_parameters():
         for field in (MASTER, *engine.moments[name], *more):
-            whole = read(name, field).to(engine.device, torch.float32)
-            _set(engine, parameter, field, cut(name, whole, engine.layout))
+            value = cut(name, read(name, field).to(engine.device, torch.float32), engine.layout)
+            _set(engine, parameter, field, value)
+            if field == MASTER:
+                _set_working_copy(engine, parameter, value)
+    _set_optimizer_steps(engine, steps)
+
+
+def _set_optimizer_steps(engine: Engine, steps: int) -> None:
+    optimizer = engine.inner
     for state in optimizer.state.values():
         if "step" in state:
             state["step"] = torch.full_like(state["step"], steps) if torch.is_tensor(state["step"]) else steps
@@ -139,6 +152,17 @@ def _set(engine: Engine, parameter: nn.Parameter, field: str, value: Tensor) -> 
         safe_set_full_fp32_param(parameter, value)
     else:
         safe_set_full_optimizer_state(parameter, value, field)
+
+
+def _set_working_copy(engine: Engine, parameter: Any, value: Tensor) -> None:
+    """The weight that the module computes with, which under ZeRO is another than the master weight.
+
+    Under ZeRO-3 it is this rank's part, and the whole of it only where DeepSpeed keeps small ones gathered.
+    """
+    if engine.stage == 3:
+        parameter.ds_tensor.data.copy_(_stage3_part(parameter, value, engine.layout))
+    if parameter.data.numel() == value.numel():
+        parameter.data.copy_(value)
 
 
 def _stage3_part(parameter: Any, value: Tensor, layout: Layout) -> Tensor:

@@ -1,6 +1,7 @@
 """What a run came to: gathered once into `summary.json`, shown as tables at the end and when asked again."""
 
 import json
+import math
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from framework.stream.manifest import Manifest, Split
 from framework.training.checkpoint import checkpoints
 from framework.training.engine import Engine
 from framework.training.json_lines import objects
+from framework.training.tally import Tally
 from framework.training.validation import HeldOut
 
 
@@ -21,13 +23,14 @@ def gather(
     config: PretrainConfig,
     manifest: Manifest,
     rows: TrainingRows,
+    tally: Tally,
     held_out: dict[str, HeldOut],
     engine: Engine,
 ) -> dict[str, Any]:
     """Facts about a finished run, from its records and the manifest; also written to `summary.json`."""
     records = list(objects(run / "metrics.jsonl"))
     last = records[-1]
-    drawn = rows.tokens_drawn(last["data/sequences"])
+    drawn = tally.by_corpus(last["data/sequences"])
     total_weight = sum(rows.weights.values())
     facts = {
         "steps": last["step"],
@@ -35,7 +38,9 @@ def gather(
         "ranks": engine.world_size,
         "processors": engine.processors,
         "zero_stage": config.zero.stage,
-        "loss": last["train/loss"],
+        "loss": next((loss for record in reversed(records) if (loss := record["train/loss"]) is not None), math.nan),
+        "updates_skipped": last["guard/skipped"],
+        "rolled_back": last["guard/rolled_back"],
         # the median, as the first step of every start is slower
         "tokens_per_second": statistics.median(record["train/tokens_per_second"] for record in records),
         "mfu": statistics.median(record["train/mfu"] for record in records),
@@ -48,7 +53,7 @@ def gather(
                 "tokens": corpus.train.tokens,
                 "epochs": drawn.get(name, 0) / corpus.train.tokens,
                 "share_asked": rows.weights.get(name, 0.0) / total_weight,
-                "share_realised": drawn.get(name, 0) / sum(drawn.values()),
+                "share_realised": drawn.get(name, 0) / max(1, sum(drawn.values())),
                 "held_out_documents": corpus.validation.documents,
                 "held_out_bytes": corpus.validation.bytes,
                 **_held_out_facts(corpus.validation, held_out.get(name)),
@@ -101,6 +106,9 @@ def show(run: Path) -> None:
         f"{facts['tokens_per_second']:,.0f} tokens/s in the median step",
         f"MFU {facts['mfu']:.1%} of {facts['processors']} x {facts['peak_tflops']} TFLOP/s",
     ):
+        console.print(line, highlight=False)
+    if facts["updates_skipped"] or facts["rolled_back"]:
+        line = f"guard: {facts['updates_skipped']} updates skipped, went back {facts['rolled_back']} times"
         console.print(line, highlight=False)
     for name, path in facts["artefacts"].items():
         console.print(f"  {name:<14} {path}", highlight=False)
