@@ -25,7 +25,7 @@ MISTAKES = [  # entry point, command line, how the line begins, what it offers
     (pretrain, "optimizer.lerning_rate=1", "optimizer.lerning_rate:", "did you mean optimizer.learning_rate?"),
     (pretrain, "learning_rate=1", "learning_rate:", "did you mean optimizer.learning_rate?"),
     (pretrain, "modle=tiny", "modle:", "did you mean model?"),
-    (pretrain, "+optimizer.momentum=1", "optimizer.momentum: there is no such field", ""),
+    (pretrain, "+optimizer.nesterov=1", "optimizer.nesterov: there is no such field", ""),
     (pretrain, "batch.micro=four", "batch.micro: Value 'four' of type 'str'", "Integer"),
     (pretrain, "data.weights.web=most", "data.weights.web: Value 'most'", "Float"),
     (pretrain, "model.layers=null", "field 'model.layers' is not Optional", "--help"),
@@ -172,7 +172,7 @@ def test_help_lists_every_group_and_field():
         if group.is_dir():
             assert re.search(rf"^{group.name}: \w+", done.stdout, re.M)
     for name in field_names(PretrainConfig):
-        assert f"{name.rsplit('.', 1)[-1]}: " in done.stdout
+        assert re.search(rf"\b{name.rsplit('.', 1)[-1]}:", done.stdout), name
 
 
 def test_the_configuration_is_shown_as_it_would_be_used():
@@ -183,7 +183,7 @@ def test_the_configuration_is_shown_as_it_would_be_used():
     shown = yaml.safe_load(done.stdout)
     preset = yaml.safe_load((ROOT / "configs" / "model" / "gpt2_124m.yaml").read_text())
     assert shown["model"].items() >= {**preset, "layers": 3}.items()
-    assert shown["zero"] == {"stage": 3}
+    assert shown["zero"]["stage"] == 3
 
 
 def test_a_sweep_under_a_launcher_makes_one_run_directory_a_trial(tmp_path):

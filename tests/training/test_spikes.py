@@ -125,7 +125,7 @@ def spiked(tmp_path_factory, poisoned_data):
 
 def curve(directory, file="metrics.jsonl"):
     """What is the same in equal runs: all but the times."""
-    timed = ("train/step_seconds", "train/tokens_per_second", "train/mfu")
+    timed = ("train/step_seconds", "train/tokens_per_second", "train/mfu", "memory/peak_bytes")
     lines = (directory / file).read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in timed} for line in lines]
 
