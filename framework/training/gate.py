@@ -25,7 +25,7 @@ class Gate:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._judge: Callable[[], bool] | None = None
         self._admitted: bool | None = None
-        self._hidden: list[tuple[Tensor, Tensor | None]] = []
+        self._hidden: list[tuple[Tensor, Tensor]] = []
         optimizer.register_step_pre_hook(self._before)
         optimizer.register_step_post_hook(self._after)
 
@@ -48,10 +48,11 @@ class Gate:
         if self._admitted is None:
             self._admitted = self._judge()
         if not self._admitted:
-            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-            self._hidden = [(weight, weight.grad) for weight in weights]
-            for weight in weights:
-                weight.grad = None
+            for group in optimizer.param_groups:
+                for weight in group["params"]:
+                    if weight.grad is not None:  # as after the first of two calls, where `step` calls that of its class
+                        self._hidden.append((weight, weight.grad))
+                        weight.grad = None
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         for weight, gradient in self._hidden:

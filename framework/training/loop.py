@@ -173,9 +173,10 @@ class Trainer:
         admits = partial(self.guard.admits, self.step + 1, sequences, self.rows.lengths.at(self.position))
         result = self.engine.step(batch, rate, admits)
         self.step += 1
-        average.update(self.engine, self.config.ema, self.step)
         self.position = sequences.stop
-        if not result.applied:
+        if result.applied:
+            average.update(self.engine, self.config.ema, self.step)
+        else:
             self.tally = Tally(self.rows, self.guard.state.left_out)
         return result
 

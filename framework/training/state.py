@@ -39,6 +39,11 @@ def has_average(engine: Engine) -> bool:
     return any(AVERAGE in state for state in engine.inner.state.values())
 
 
+def _has_moments(engine: Engine) -> bool:
+    """Whether an update was made; DeepSpeed leaves empty entries for one that was withheld."""
+    return any(engine.inner.state.values())
+
+
 def collect(engine: Engine, fields: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Each parameter's name and its fields, or all that it has, whole, in fp32. Every rank must walk to the end."""
     _link_moments(engine)
@@ -50,7 +55,7 @@ def collect(engine: Engine, fields: tuple[str, ...] = ()) -> Iterator[tuple[str,
 
 def owned_state(engine: Engine) -> dict[str, Tensor]:
     """What this rank writes to a checkpoint: `NAME/FIELD` to a tensor in host memory."""
-    if not optimizer_steps(engine):  # a run whose every update was withheld so far has no moments yet
+    if not _has_moments(engine):  # every update of the run was withheld so far
         engine.prime()
         _set_optimizer_steps(engine, 0)
     owner = owners(engine.module, distributed.world_size())
@@ -81,7 +86,7 @@ def restore(engine: Engine, read: Callable[[str, str], Tensor], steps: int, aver
     Whether the engine is new or has been training: the copies that the module computes with are set too, as
     they would follow the master weights only at the next update.
     """
-    if not engine.inner.state:
+    if not _has_moments(engine):
         engine.prime()
     for shard, state in engine.inner.state.items():
         if averaged:

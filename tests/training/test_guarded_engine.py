@@ -9,15 +9,19 @@ import torch
 
 from framework import distributed
 from framework.config import BatchConfig, PrecisionConfig, PretrainConfig, ZeroConfig
-from framework.training.state import FIELDS, collect, optimizer_steps, owned_state, restore
+from framework.training.state import collect, optimizer_steps, owned_state, restore
 from tests.launch import ENVIRONMENT, ROOT, start_ranks
 from tests.training.test_optimizer import MICRO, MODEL, RATES, ROWS, batch, fresh_model, optimizer_config
 
-LAYOUTS = [("fp32", stage) for stage in range(4)] + [("bf16", stage) for stage in (1, 2, 3)]
+LAYOUTS = [
+    *(("fp32", stage, "adamw") for stage in range(4)),
+    *(("bf16", stage, "adamw") for stage in (1, 2, 3)),
+    *(("fp32", stage, optimizer) for stage in (2, 3) for optimizer in ("muon", "lion")),
+]
 NAN = float("nan")
 
 
-def fresh_engine(dtype, stage, clipping=0.3):
+def fresh_engine(dtype, stage, optimizer):
     from framework.training.engine import Engine
 
     return Engine(
@@ -25,7 +29,7 @@ def fresh_engine(dtype, stage, clipping=0.3):
         PretrainConfig(
             model=MODEL,
             batch=BatchConfig(sequences=ROWS, micro=MICRO),
-            optimizer=optimizer_config(clipping),
+            optimizer=replace(optimizer_config(0.3), name=optimizer),
             zero=ZeroConfig(stage=stage),
             precision=PrecisionConfig(dtype=dtype),
         ),
@@ -45,7 +49,7 @@ def share(number):
 
 def everything(engine):
     """Weights and moments, whole, and the count of updates."""
-    tensors = {f"{name}/{field}": values[field].clone() for name, values in collect(engine) for field in FIELDS}
+    tensors = {f"{name}/{field}": values[field].clone() for name, values in collect(engine) for field in values}
     return tensors, optimizer_steps(engine)
 
 
@@ -94,18 +98,21 @@ def train(engine, withheld=(), poisoned=()):
     return numbers
 
 
-def check_layout(dtype, stage):
-    """In a process of a job: everything there is to show at one precision and stage."""
-    plain = fresh_engine(dtype, stage)
+def check_layout(*layout):
+    """In a process of a job: everything there is to show at one precision and stage, with one optimizer."""
+    plain = fresh_engine(*layout)
     expected = train(plain), everything(plain)
     for withheld, poisoned in (({0, 2}, {3}), (set(), {0})):
-        engine = fresh_engine(dtype, stage)
+        engine = fresh_engine(*layout)
         assert train(engine, withheld, poisoned) == expected[0]
         assert_equal(everything(engine), expected[1])
-    late = fresh_engine(dtype, stage)
+    late = fresh_engine(*layout)
     late.step(share(50), 0.01, lambda *_: False)
     owned_state(late)  # a checkpoint before the first update that was made
     assert optimizer_steps(late) == 0
+    before = everything(plain)
+    owned_state(plain)  # makes nothing that is there already
+    assert_equal(everything(plain), before)
     kept = {key: value.clone() for key, value in everything(plain)[0].items()}
     further = [(r.loss, r.gradient_norm) for r in (plain.step(share(6), 0.01), plain.step(share(7), 0.01))]
     plain.step(share(8), 0.5)
