@@ -262,8 +262,8 @@ def contestants_for(work: Work, stages: list[int], **settings: Any) -> dict[str,
 
 def on_cpu(data: Path, stages: list[int], turns: int, steps: int) -> list[str]:
     """The table of ratios to DDP; everybody at once in memory, in turns."""
-    shape = ModelConfig(vocabulary_size=4096, hidden_size=256, layers=6, heads=8, maximum_positions=256)
-    work = Work("10M", shape, 256, 8, data)
+    shape = preset("tiny", 256, vocabulary_size=4096)
+    work = Work("tiny", shape, 256, 8, data)
     running, first = started(contestants_for(work, stages))
     race(running, 1, 2)
     medians = {name: statistics.median(seconds) for name, seconds in race(running, turns, steps).items()}
@@ -307,12 +307,12 @@ def _alone(work: Work, who: str, build: Callable[[], Contestant], steps: int, pe
     )
 
 
-def preset(name: str, length: int) -> ModelConfig:
-    """A shape of `configs/model`, for rows of `length`."""
+def preset(name: str, length: int, **more: Any) -> ModelConfig:
+    """A shape of `configs/model`, for rows of `length`, with what the file leaves open."""
     import yaml
 
     text = (Path(__file__).parents[1] / "configs" / "model" / f"{name}.yaml").read_text()
-    return ModelConfig(**{**yaml.safe_load(text), "maximum_positions": length})
+    return ModelConfig(**{**yaml.safe_load(text), **more, "maximum_positions": length})
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ python -m tests.training.counting_collectives, as each of two ranks; rank 0 prin
 import functools
 import json
 
+import torch
 import torch.distributed as dist
+from torch.utils._pytree import tree_leaves
 
 from framework import distributed
 from framework.config import BatchConfig, PretrainConfig, ZeroConfig
@@ -17,11 +19,17 @@ REDUCTIONS = ("all_reduce", "reduce", "reduce_scatter_tensor", "reduce_scatter")
 exchanged = 0
 
 
+def elements(value) -> int:
+    return sum(leaf.numel() for leaf in tree_leaves(value) if torch.is_tensor(leaf))
+
+
 def counted(function):
     @functools.wraps(function)
     def counting(*args, **kwargs):
         global exchanged
-        exchanged += next(value for value in [*args, *kwargs.values()] if hasattr(value, "numel")).numel()
+        exchanged += max(
+            elements(value) for value in [*args, *kwargs.values()]
+        )  # what goes in, not the part that comes out
         return function(*args, **kwargs)
 
     return counting
