@@ -36,6 +36,22 @@ def test_the_layout_does_not_matter(tmp_path, data, settings):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize(
+    ("settings", "shared"),
+    [(MUON, "parallel.sequence=2"), ((*LION, "ema.decay=0.9", "ema.hand_over=true"), "parallel.tensor=2")],
+    ids=["muon", "lion"],
+)
+def test_nor_do_shared_rows_and_layers(tmp_path, data, settings, shared, stage):
+    common = ("model.heads=2", "model.head_size=18", "validation.every=10", *settings)
+    alone = pretrain(tmp_path, data, "alone", *common)
+    records = pretrain(tmp_path, data, "shared", *common, shared, f"zero=stage{stage}", ranks=4)
+    for record, expected in zip(records, alone, strict=True):
+        for name in ("train/loss", *(name for name in expected if name.endswith("/loss"))):
+            assert record[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("decay_shape", ["linear", "one_minus_sqrt"])
 def test_a_run_stopped_in_every_phase_is_the_undisturbed_run(tmp_path, data, decay_shape):
     settings = (*PHASES, *MUON, f"schedule.decay_shape={decay_shape}", "zero=stage2")
