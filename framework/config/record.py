@@ -55,7 +55,7 @@ class SamplesConfig:
     """Text that the model writes while it is trained; the same weights write the same."""
 
     every: int = 0  # steps between samples, each of which costs `tokens` forward passes; 0: none
-    prompts: list[str] = field(default_factory=lambda: [""])  # to be continued; empty: a document from its start
+    prompts: list[str] = field(default_factory=list)  # to be continued; none: one document from its start
     tokens: int = 64  # length of a continuation
     temperature: float = 0.8  # 0: always the likeliest token
 
@@ -68,12 +68,6 @@ class SamplesConfig:
             "samples.tokens",
             f"{self.tokens} do not fit beside a prompt into model.maximum_positions={maximum_positions}",
             "lower it",
-        )
-        require(
-            bool(self.prompts) or not self.every,
-            "samples.prompts",
-            "there is none, though samples.every asks for samples",
-            "give some, or leave it out to start documents from nothing",
         )
 
 

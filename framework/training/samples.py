@@ -28,8 +28,9 @@ class Samples:
         self._model = model
         self._tokenizer = tokenizer
         start = [] if tokenizer.begin is None else [tokenizer.begin]
-        self._prompts = [start + tokenizer.encode(prompt) for prompt in config.prompts]
-        longest = max(map(len, self._prompts), default=0)
+        self._texts = config.prompts or [""]
+        self._prompts = [start + tokenizer.encode(prompt) for prompt in self._texts]
+        longest = max(map(len, self._prompts))
         if longest + config.tokens > model.maximum_positions:
             raise UserError(
                 f"samples.prompts: the longest has {longest} tokens, which with samples.tokens={config.tokens} exceed "
@@ -44,7 +45,7 @@ class Samples:
             written = [self._continue(engine, prompt) for prompt in self._prompts]
         engine.module.train()
         texts = [self._tokenizer.decode(self._until_end(tokens)) for tokens in written]
-        pairs = zip(self._config.prompts, texts, strict=True)
+        pairs = zip(self._texts, texts, strict=True)
         return [{"step": step, "prompt": prompt, "text": text} for prompt, text in pairs]
 
     @torch.no_grad()

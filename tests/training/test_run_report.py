@@ -13,7 +13,7 @@ from framework.errors import UserError
 from framework.stream.curriculum import Curriculum
 from framework.training.report.content import Steps, report_of
 from framework.training.report.page import LiveReport, page_of, write_report
-from framework.training.report.prediction import model_state_bytes, predict
+from framework.training.report.prediction import kept_bytes, model_state_bytes, predict
 from tests.launch import records, run
 from tests.page.harmless import check_harmless
 
@@ -150,6 +150,13 @@ def test_memory_for_model_states_is_that_of_the_paper(stage, gigabytes):
 
 def test_without_sharding_torch_has_weights_gradients_and_two_moments():
     assert model_state_bytes(100, "fp32", 0, 8) == 1600
+
+
+@pytest.mark.parametrize(("optimizer", "decay", "expected"), [("adamw", 0.0, 8), ("lion", 0.0, 4), ("lion", 0.9, 8)])
+def test_what_an_optimizer_keeps(optimizer, decay, expected):
+    config = PretrainConfig()
+    config.model.vocabulary_size, config.optimizer.name, config.ema.decay = 360, optimizer, decay
+    assert kept_bytes(config) == expected
 
 
 def test_tokens_are_those_that_the_loop_consumes():

@@ -110,7 +110,6 @@ def test_every_name_of_a_record_is_in_the_table(finished, undisturbed):
         (lambda: SamplesConfig(every=-1).check(64), r"samples.every: is -1; it must not be negative"),
         (lambda: SamplesConfig(temperature=-1).check(64), r"samples.temperature: is -1; it must not be negative"),
         (lambda: SamplesConfig(every=1, tokens=64).check(64), r"samples.tokens: 64 do not fit .*=64; lower"),
-        (lambda: SamplesConfig(every=5, prompts=[]).check(65), r"samples.prompts: there is none, though"),
     ],
 )
 def test_a_mistake_is_one_line(check, message):
@@ -119,7 +118,7 @@ def test_a_mistake_is_one_line(check, message):
 
 
 def test_nothing_is_asked_for_by_default():
-    SamplesConfig(prompts=[]).check(64)
+    SamplesConfig().check(64)
     ProfileConfig().check(1)
     assert SlowRanks().look([]) is None
 

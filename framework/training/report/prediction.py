@@ -3,22 +3,35 @@
 import math
 from dataclasses import dataclass
 
+import torch
+
 from framework.config import PretrainConfig
 from framework.model.arithmetic import count_parameters, training_flops_per_token
+from framework.model.transformer import Transformer
 from framework.stream.curriculum import Curriculum
+from framework.training.optimizer import moments
 
 
-def model_state_bytes(parameters: int, dtype: str, stage: int, ranks: int) -> float:
-    """Bytes on each rank for weights, gradients and AdamW's state by ZeRO (arXiv:1910.02054, section 3).
+def model_state_bytes(parameters: int, dtype: str, stage: int, ranks: int, kept: float = 8) -> float:
+    """Bytes on each rank for weights, gradients and the optimizer by ZeRO (arXiv:1910.02054, section 3).
 
-    Weights have 2 bytes in bf16 and fp8; gradients are kept in fp32, as Loam accumulates them; the optimizer has 12:
-    master weight and two moments in fp32, of which stage 0, where the weights are the master weights, needs 8.
+    Weights have 2 bytes in bf16 and fp8; gradients are kept in fp32, as Loam accumulates them; the optimizer has a
+    master weight in fp32, but under stage 0, where the weights are that, and `kept` bytes a parameter beside it: 8 for
+    AdamW's two moments.
     """
-    if stage == 0:
-        return parameters * (4 + 4 + 8)
-    weights, gradients, optimizer = (4 if dtype == "fp32" else 2), 4, 12
-    sharded = optimizer + (gradients if stage >= 2 else 0) + (weights if stage >= 3 else 0)
+    weights, gradients, optimizer = (4 if dtype == "fp32" else 2), 4, kept + (4 if stage else 0)
+    sharded = (optimizer if stage else 0) + (gradients if stage >= 2 else 0) + (weights if stage >= 3 else 0)
     return parameters * (weights + gradients + optimizer - sharded + sharded / ranks)
+
+
+def kept_bytes(config: PretrainConfig) -> float:
+    """Bytes a parameter, on average, of the moments that the optimizer keeps in fp32, and of the average if any."""
+    with torch.device("meta"):
+        model = Transformer(config.model)
+    of = moments(model, config.optimizer)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    tensors = sum(size * (len(of[name]) + (config.ema.decay > 0)) for name, size in sizes.items())
+    return 4 * tensors / sum(sizes.values())
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,9 @@ def predict(config: PretrainConfig, ranks: int, processors: int) -> Prediction:
     return Prediction(
         parameters=parameters.total,
         first_loss=math.log(config.model.vocabulary_size),
-        state_bytes=model_state_bytes(on_a_rank, config.precision.dtype, config.zero.stage, ranks // tensor),
+        state_bytes=model_state_bytes(
+            on_a_rank, config.precision.dtype, config.zero.stage, ranks // tensor, kept_bytes(config)
+        ),
         tokens=lengths.total(end),
         flops=flops,
         seconds_at_peak=flops / (config.cluster.peak_tflops * 1e12 * processors),
