@@ -18,6 +18,7 @@ from framework.config import (
     BatchConfig,
     CheckpointConfig,
     DataConfig,
+    ObjectiveConfig,
     PretrainConfig,
     RunConfig,
     ScheduleConfig,
@@ -37,7 +38,9 @@ MODELS = {
     "llama": {"key_value_heads": 2, "tied_embeddings": False},
     "mistral": {"key_value_heads": 2, "sliding_window": 9, "tied_embeddings": False},
     "qwen3": {"key_value_heads": 2, "head_size": 16, "qk_norm": True},
+    "eurobert": {"causal": False},
 }
+OBJECTIVES = {"eurobert": ObjectiveConfig(name="masked_lm", rate=0.3, masked=1.0)}
 
 
 def train_all() -> dict[str, list[dict[str, float]]]:
@@ -54,6 +57,7 @@ def train_all() -> dict[str, list[dict[str, float]]]:
                 PretrainConfig(
                     run=RunConfig(directory=folder, name=family, stop_after=STEPS),
                     data=DataConfig(path=str(data), sequence_length=32, lanes=8),
+                    objective=OBJECTIVES.get(family, ObjectiveConfig()),
                     model=StartingModelConfig(**SMALL, **model),
                     batch=BatchConfig(sequences=16, micro=8),
                     schedule=ScheduleConfig(steps=STEPS + 1, warmup_steps=3),
