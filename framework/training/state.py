@@ -49,7 +49,7 @@ def collect(engine: Engine, fields: tuple[str, ...] = ()) -> Iterator[tuple[str,
 
 
 def owned_state(engine: Engine) -> dict[str, Tensor]:
-    """What this rank writes to a checkpoint: `NAME/FIELD` to a tensor in host memory."""
+    """What this rank writes to a checkpoint: `NAME/FIELD` to a tensor in host memory, which training leaves alone."""
     if not optimizer_steps(engine):  # a run whose every update was withheld so far has no moments yet
         engine.prime()
         _set_optimizer_steps(engine, 0)
@@ -57,7 +57,7 @@ def owned_state(engine: Engine) -> dict[str, Tensor]:
     mine = {}
     for name, values in collect(engine):
         if owner[name] == distributed.rank():
-            mine.update({f"{name}/{field}": value.detach().cpu().clone() for field, value in values.items()})
+            mine.update({f"{name}/{field}": value.detach().to("cpu", copy=True) for field, value in values.items()})
     return mine
 
 
