@@ -5,10 +5,13 @@ result against the dataclasses of `framework.config`, and broadcasts it. The oth
 Hydra, so no resolver, environment or file can make them differ, and `--multirun` works under a
 launcher: rank 0 sweeps, the others take one job after another.
 
-Exit codes: 0 done; 2 the user's mistake, told in one line; anything else a bug of ours, with its
+Exit codes: 0 done; 2 the user's mistake, told in one line; 75 (EX_TEMPFAIL) stopped by a signal with all
+saved, start again to go on; 70 a rank hung; 130 stopped from the keyboard; 1 a bug of ours, with its
 traceback.
 """
 
+import contextlib
+import errno
 import functools
 import os
 import sys
@@ -16,12 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from framework import composition, distributed
+from framework import composition, distributed, failure
 from framework.distributed import StoppedByAnotherRankError
-from framework.errors import UserError
+from framework.errors import StopAskedError, UserError
 
 Task = Callable[[Any], None]
 Settle = Callable[[Any, set[str]], None]
+
+STOPPED = 75  # exit code EX_TEMPFAIL: start again to go on
 
 
 def entry(name: str, schema: type, settle: Settle | None = None) -> Callable[[Task], Callable[[], None]]:
@@ -56,11 +61,17 @@ def _guarded(program: Callable[[], None]) -> int:
         return 2
     except StoppedByAnotherRankError:
         return 2
+    except StopAskedError as stop:
+        if distributed.rank() == 0:
+            print(f"loam: {stop}", file=sys.stderr, flush=True)
+        return STOPPED
     except KeyboardInterrupt:
         print("loam: stopped; what was done is kept, start again to go on", file=sys.stderr, flush=True)
         return 130
     except SystemExit as end:  # after --help, which Hydra answers
         return int(end.code or 0)
+    except Exception as error:
+        return failure.end(error)
     return 0
 
 
@@ -68,13 +79,7 @@ def _report(error: UserError) -> None:
     where = f" [rank {distributed.rank()}]" if distributed.world_size() > 1 else ""
     line = f"loam: error:{where} {' '.join(str(error).split())}"
     print(line, file=sys.stderr, flush=True)
-    torchrun_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if torchrun_file:  # torchrun then shows the line in its own closing message too
-        import json
-        import time
-
-        report = {"message": {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}}
-        Path(torchrun_file).write_text(json.dumps(report))
+    failure.write_error_file(failure.report_of(line))  # torchrun then shows it in its own closing message too
 
 
 def _lead(name: str, schema: type, task: Task, settle: Settle | None) -> None:
@@ -109,19 +114,33 @@ def _follow(schema: type, task: Task) -> None:
 
 
 def _work(config: Any, task: Task) -> None:
-    if hasattr(config, "run"):
-        distributed.together(lambda: _open_run_directory(config.run))
-    task(config)
+    if not hasattr(config, "run"):
+        return task(config)
+    directory = Path(config.run.directory) / config.run.name
+    distributed.together(lambda: _open_run_directory(directory))
+    try:
+        task(config)
+    except UserError:
+        _remove_empty(directory)
+        raise
 
 
-def _open_run_directory(run: Any) -> None:
+def _remove_empty(directory: Path) -> None:
+    """A run that was refused before it began leaves no directory."""
+    with contextlib.suppress(OSError):  # it is not empty
+        (directory / "log").rmdir()
+        directory.rmdir()
+
+
+def _open_run_directory(directory: Path) -> None:
     """Make `runs/NAME/` and send this rank's log records there."""
     import logging
 
-    directory = Path(run.directory) / run.name
     try:
         (directory / "log").mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(directory / "log" / f"rank-{distributed.rank():05d}.log")
+        if not os.access(directory / "log", os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        handler = logging.FileHandler(directory / "log" / f"rank-{distributed.rank():05d}.log", delay=True)
     except OSError as error:
         raise UserError(f"run.directory: cannot write {directory}: {error.strerror}; choose another") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 from framework.errors import UserError
@@ -88,16 +89,41 @@ def broadcast(message: Any) -> Any:
     return box[0]
 
 
-def gather(item: Any) -> list[Any]:
-    """The `item` of every rank, in rank order, on every rank."""
+def gather(item: Any, group: Any = None) -> list[Any]:
+    """The `item` of every rank, in rank order, on every rank; over a group that `new_control_group` made, perhaps."""
     if world_size() == 1:
         return [item]
     import torch.distributed as dist
 
     start()
     items: list[Any] = [None] * world_size()
-    dist.all_gather_object(items, item, group=_control_group())
+    dist.all_gather_object(items, item, group=group or _control_group())
     return items
+
+
+def new_control_group(timeout: timedelta) -> Any:
+    """A group of all ranks for the objects of one thread; its own, as a group is for one thread at a time."""
+    if world_size() == 1:
+        return None
+    import torch.distributed as dist
+
+    start()
+    return dist.new_group(backend="gloo", timeout=timeout)
+
+
+def board(seconds: float) -> Any:
+    """A connection of its own to the job's store, where every rank reads what another has set; None for a lone process.
+
+    Args:
+        seconds: that connecting, and each request, may take; a RuntimeError afterwards.
+    """
+    if world_size() == 1:
+        return None
+    import torch.distributed as dist
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=seconds), wait_for_workers=False)
+    return dist.PrefixStore(f"loam/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _control_group() -> Any:
@@ -124,7 +150,7 @@ def agreed(error: UserError) -> Exception:
     return error if rank() == 0 else StoppedByAnotherRankError()
 
 
-def together(action: Callable[[], T]) -> T:
+def together(action: Callable[[], T], group: Any = None) -> T:
     """Run `action` on every rank; if it is a `UserError` on any of them, no rank goes on.
 
     The lowest failing rank raises its error, the others leave quietly: one line for the user, and
@@ -136,7 +162,7 @@ def together(action: Callable[[], T]) -> T:
         result = action()
     except UserError as problem:
         error = problem
-    failing = [number for number, failed in enumerate(gather(error is not None)) if failed]
+    failing = [number for number, failed in enumerate(gather(error is not None, group)) if failed]
     if failing and failing[0] == rank():
         assert error is not None
         raise error

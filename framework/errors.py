@@ -1,4 +1,4 @@
-"""The one exception that is the user's to mend."""
+"""How a command ends other than well."""
 
 
 class UserError(ValueError):
@@ -8,3 +8,7 @@ class UserError(ValueError):
     The entry decorator (`framework.app`) prints it without a traceback and exits with code 2.
     Any other exception is a bug of ours and keeps its traceback.
     """
+
+
+class StopAskedError(Exception):
+    """A signal asked for an end before the end; all ranks have come to it with everything saved: exit code 75."""

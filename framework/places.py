@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from framework import heartbeat
 from framework.errors import UserError
 
 T = TypeVar("T")
@@ -94,8 +95,13 @@ def retrying(
                 ) from caught
             wait = min(backoff * 2 ** (attempt - 1), LONGEST_WAIT)
             logger.warning("%s: %s; attempt %d of %d in %.1f s", place, _told(error), attempt + 1, attempts, wait)
+            heartbeat.beat()
             time.sleep(wait)
     raise AssertionError("attempts is positive")
+
+
+class MissingFileError(UserError):
+    """There is no such file."""
 
 
 class ShortReadError(OSError):
@@ -170,7 +176,7 @@ def _passing(error: Exception) -> bool:
 def _refusal(place: str, error: Exception) -> Exception:
     """A `UserError` for what the user can mend; our own bugs stay what they are."""
     if isinstance(error, FileNotFoundError) or _status(error) in (404, 410):
-        return UserError(f"{place}: there is no such file; check the address")
+        return MissingFileError(f"{place}: there is no such file; check the address")
     if isinstance(error, PermissionError) or _status(error) in (401, 403) or "Credentials" in type(error).__name__:
         return UserError(f"{place}: access was refused ({_told(error)}); check the credentials and the address")
     if isinstance(error, IsADirectoryError) or _library(error) in _LIBRARIES:

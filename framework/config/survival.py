@@ -1,4 +1,4 @@
-"""What keeps a run alive: checkpoints, and what is done about a loss that leaps."""
+"""What keeps a run alive: checkpoints, and what is done about a loss that leaps and a rank that hangs."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,19 @@ class CheckpointConfig:
     every: int = 100  # steps; the last step is always kept
     keep: int = 2  # newest ones kept
     keep_every: int = 0  # and those whose step is a multiple of this; 0: none
+    directory: str = ""  # they lie in DIRECTORY/NAME of the run, a path or s3://...; empty: in the run directory
+    start_from: str = ""  # where a run begins that has none yet: a path or URL of checkpoints, or of one of them
 
     def check(self) -> None:
         require_positive("checkpoint.every", self.every)
         require_positive("checkpoint.keep", self.keep)
         require_not_negative("checkpoint.keep_every", self.keep_every)
+        require(
+            not self.directory.startswith(("http://", "https://")),
+            "checkpoint.directory",
+            f"{self.directory} can be read but not written",
+            "choose a path or s3://..., and give the URL to checkpoint.start_from to begin from what lies there",
+        )
 
 
 @dataclass
@@ -35,12 +43,14 @@ class GuardConfig:
     spikes: int = 3  # rollback: so many skipped updates ...
     within: int = 50  # ... in so many steps take the run back to a checkpoint from before the first of them
     rollbacks: int = 5  # rollback: the run ends instead of going back once more
+    timeout: float = 600.0  # seconds without progress after which the job ends and names the hung rank; 0: never
 
     def check(self) -> None:
         require_choice("guard.name", self.name, ("stop", "skip", "rollback"))
         for name in ("window", "loss_factor", "gradient_factor", "skips", "spikes", "within"):
             require_positive(f"guard.{name}", getattr(self, name))
         require_not_negative("guard.rollbacks", self.rollbacks)
+        require_not_negative("guard.timeout", self.timeout)
         if self.name == "rollback":
             require(
                 self.spikes <= self.within,

@@ -26,6 +26,7 @@ from framework.training.muon import Muon
 from framework.training.optimizer import build_optimizer, moments
 from framework.training.recomputation import recompute_activations
 from framework.training.sequence_parallel import share_rows
+from framework.training.signals import StopAsked
 from framework.training.tensor_parallel import clip, deepspeed_settings, forget_groups, skip_comparison
 
 # Asked with the mean loss and the global gradient norm before clipping, alike on every rank: make the update?
@@ -43,6 +44,7 @@ class StepResult:
         labels: how many labels the loss is over.
         batch_hash: of the content of the global batch, whatever ranks it was dealt to.
         applied: whether it was made; else weights and optimizer are as they were.
+        stop: a rank was asked to stop, while the step was being made or before.
     """
 
     loss: float
@@ -51,6 +53,7 @@ class StepResult:
     labels: int
     batch_hash: str
     applied: bool
+    stop: bool
 
 
 class Engine:
@@ -68,6 +71,7 @@ class Engine:
         device: where batches belong.
         layout: which part of a batch is this rank's.
         processors: GPUs, or CPU cores, that all ranks together compute with.
+        stop_asked: whether this rank is to stop.
         before_update: called once in each step, when the gradients of the global batch are complete.
     """
 
@@ -78,6 +82,7 @@ class Engine:
         self.device = torch.device("cuda", distributed.local_rank()) if cuda else torch.device("cpu")
         self.world_size = distributed.world_size()
         self.layout = Layout.here(config.parallel)
+        self.stop_asked = StopAsked()
         self.processors = self.world_size * (1 if cuda else torch.get_num_threads())
         self.stage = config.zero.stage
         self.low_precision = config.precision.dtype != "fp32"
@@ -187,11 +192,11 @@ class Engine:
         def judge() -> bool:
             norm = self.optimizer._global_grad_norm if own_norm is None else own_norm
             numbers.extend(self._agree_on_numbers(totals, norm))
-            return admits(numbers[0] / labels, numbers[-1])
+            return admits(numbers[0] / labels, numbers[2])
 
         applied = self._gate.pass_through(self._engine.step, judge)
-        likelihood, z_loss, norm = numbers
-        return StepResult(likelihood / labels, norm, z_loss / labels, labels, batch_hash, applied)
+        likelihood, z_loss, norm, asked = numbers
+        return StepResult(likelihood / labels, norm, z_loss / labels, labels, batch_hash, applied, asked > 0)
 
     def _clip(self) -> Tensor | float:
         """Clip the gradients where DeepSpeed does not; returns their norm before."""
@@ -201,15 +206,16 @@ class Engine:
         return nn.utils.clip_grad_norm_(parameters, limit)
 
     def _agree_on_numbers(self, totals: Tensor, norm: Tensor | float) -> list[float]:
-        """The sum of each of `totals` over all ranks, and the gradient norm, in one small reduction.
+        """The sum of each of `totals` over all ranks, the gradient norm, and how many ranks were asked to stop.
 
-        The norm should be the same on every rank already; that of rank 0 is made to be, since what is decided by it
-        must not differ.
+        In one small reduction. The norm should be the same on every rank already; that of rank 0 is made to be, since
+        what is decided by it must not differ.
         """
         if not self.layout.speaks_for_tokens:
             totals.zero_()
         mine = torch.as_tensor(norm, dtype=totals.dtype, device=totals.device).reshape(1)
-        numbers = torch.cat([totals, mine if distributed.rank() == 0 else torch.zeros_like(mine)])
+        asked = torch.full_like(mine, bool(self.stop_asked))
+        numbers = torch.cat([totals, mine if distributed.rank() == 0 else torch.zeros_like(mine), asked])
         dist.all_reduce(numbers)
         return numbers.tolist()
 

@@ -1,6 +1,7 @@
 """The end of training: whole weights to a model directory that was read back and compared."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def write_model(
     """
     if distributed.rank() != 0:
         return
+    for left in (*path.parent.glob(f".{path.name}.partial-*"), *path.parent.glob(f".{path.name}.old-*")):
+        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed while it wrote
     write_model_directory(
         path,
         weights,

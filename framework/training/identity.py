@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from framework.config import ObjectiveConfig, PretrainConfig
@@ -31,13 +30,13 @@ def identity(config: PretrainConfig, manifest: Manifest, origin: str = "") -> Id
 
 
 def orders(
-    saved: list[dict[str, Any]], now: Identity, path: Path, position: int, allow_change: bool
+    saved: list[dict[str, Any]], now: Identity, place: str, position: int, allow_change: bool
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The orders of a run that goes on with `now`: those of its checkpoint, and a new one if the data changed.
 
     Args:
         saved: `began_at` and `identity` of each order so far.
-        path: of the checkpoint, for messages.
+        place: of the checkpoint, for messages.
         position: sequences consumed.
         allow_change: `data.allow_change`.
 
@@ -53,7 +52,7 @@ def orders(
             remedy = "set it back, or choose another run.name"
             if part in OF_THE_ORDER:
                 remedy += ", or go on in a new order with data.allow_change=true"
-            raise UserError(f"{part}.{field}: is {has}, {path} has {was}; {remedy}")
+            raise UserError(f"{part}.{field}: is {has}, {place} has {was}; {remedy}")
     if not changes:
         return saved, []
     lines = [f"{part}.{field}: was {was}, is {has}" for part, field, was, has in changes]
@@ -66,12 +65,12 @@ def current(history: list[dict[str, Any]]) -> Order:
     return Order(len(history) - 1, history[-1]["began_at"])
 
 
-def require_same_optimizer(saved: dict[str, Any], config: PretrainConfig, path: Path) -> None:
+def require_same_optimizer(saved: dict[str, Any], config: PretrainConfig, place: str) -> None:
     """Raise UserError unless a checkpoint's moments are those of the optimizer that is to go on from them."""
     was, name = saved["optimizer"].get("name", "adamw"), config.optimizer.name
     if was != name:
         raise UserError(
-            f"optimizer.name: is {name}, {path} was written with {was}, whose moments {name} cannot go on from; "
+            f"optimizer.name: is {name}, {place} was written with {was}, whose moments {name} cannot go on from; "
             f"set it back to {was}, or choose another run.name"
         )
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from framework import distributed
-from framework.config import CheckpointConfig
 from framework.distributed import together
-from framework.training import checkpoint as checkpoints
-from framework.training.checkpoint import Checkpoint
+from framework.training.checkpoint import Checkpoint, first_sound
+from framework.training.checkpoint_store import LocalStore, regular, remove_later
 from framework.training.guard import Action, GuardState, Verdict
 from framework.training.json_lines import json_line, objects
 
@@ -57,7 +56,7 @@ class Incidents:
         self._write(
             event,
             state,
-            f"step {verdict.step}: back to {found.path}, sequences {position} to {end - 1} are left out; the records "
+            f"step {verdict.step}: back to {found.place}, sequences {position} to {end - 1} are left out; the records "
             f"of steps {to + 1} to {verdict.step} are in {self._run / 'rolled_back.jsonl'}",
         )
 
@@ -67,13 +66,13 @@ class Incidents:
         line = f"step {verdict.step}: there is no sound checkpoint from before step {verdict.first} to go back to"
         self._write(event, state, line)
 
-    def checkpoint_before(self, step: int, config: CheckpointConfig) -> Checkpoint | None:
-        """The newest sound regular checkpoint from before `step`; damaged ones are named.
+    def checkpoint_before(self, step: int, store: LocalStore, every: int) -> Checkpoint | None:
+        """The newest sound regular checkpoint from before `step`, those being due `every` so many; damaged are named.
 
         A regular one, so that where a run goes back to does not depend on where it happened to be stopped.
         """
-        paths = distributed.broadcast(checkpoints.regular(self._run, config, step - 1))
-        found, passed_over = checkpoints.first_sound(paths)
+        steps = together(lambda: regular(store, every, step - 1) if distributed.rank() == 0 else [])
+        found, passed_over = first_sound(store, distributed.broadcast(steps))
         for line in passed_over:
             self._say(line)
         return found
@@ -94,9 +93,11 @@ class Incidents:
 
 def _rewrite(path: Path, kept: list[dict[str, Any]]) -> None:
     if path.exists():
-        path.write_text("".join(json_line(record) for record in kept))
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(json_line(record) for record in kept))
+        partial.replace(path)  # at once, so that a kill meanwhile costs nothing
 
 
-def forget_later(run: Path, step: int) -> None:
+def forget_later(store: LocalStore, step: int) -> None:
     """Rank 0 removes the checkpoints of the course that is given up, from which the run must not resume."""
-    together(lambda: checkpoints.remove_later(run, step) if distributed.rank() == 0 else None)
+    together(lambda: remove_later(store, step) if distributed.rank() == 0 else None)

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framework import composition, distributed
+from framework import composition, distributed, heartbeat
 from framework.config import PretrainConfig
 from framework.distributed import together
-from framework.errors import UserError
+from framework.errors import StopAskedError, UserError
 from framework.model.transformer import Transformer
 from framework.stream.curriculum import Curriculum
 from framework.stream.loader import TrainingRows
@@ -18,10 +18,11 @@ from framework.stream.manifest import Manifest, read_manifest
 from framework.stream.objective import open_held_out, open_objective
 from framework.stream.shards import open_shards
 from framework.training import average, summary
-from framework.training import checkpoint as checkpoints
 from framework.training import state as engine_state
 from framework.training.abilities import check_machine
 from framework.training.checkpoint import Checkpoint
+from framework.training.checkpoint_store import open_store
+from framework.training.checkpoint_writer import CheckpointWriter
 from framework.training.determinism import make_deterministic
 from framework.training.engine import Engine, StepResult
 from framework.training.guard import Action, Guard
@@ -41,6 +42,7 @@ from framework.training.tally import Tally
 from framework.training.tracker import open_tracker
 from framework.training.validation import HeldOut, Validation
 from framework.training.watch import Watch
+from framework.training.watchdog import Watchdog
 
 logger = logging.getLogger("loam")
 
@@ -67,7 +69,8 @@ def train(config: PretrainConfig) -> None:
             LiveReport(run).refresh(whatever_it_costs=True)
         return
     if found is not None:
-        say(f"{found.path}: taken up at step {found.state['step']}, {found.state['sequences']} sequences into the data")
+        state = found.state
+        say(f"{found.place}: taken up at step {state['step']}, {state['sequences']} sequences into the data")
     together(lambda: keep_tokenizer(manifest, run, "" if found else config.origin))
     lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
     data, order = config.data, current(history)
@@ -78,7 +81,9 @@ def train(config: PretrainConfig) -> None:
         (run / "config.yaml").write_text(composition.to_yaml(config))
     held_out, layout = open_held_out(config.objective, manifest), Layout.here(config.parallel)
     validation = Validation(manifest, lengths.largest, config.batch.micro, shards, layout, held_out)
-    Trainer(run, config, manifest, rows, validation, found, history).run_to_end()
+    trainer = Trainer(run, config, manifest, rows, validation, found, history)
+    with Watchdog(config.guard.timeout), trainer.engine.stop_asked.heeded(), trainer.writer:
+        trainer.run_to_end()
 
 
 class Trainer:
@@ -106,6 +111,8 @@ class Trainer:
         self.batches = Curriculum(config.batch.sequences, config.batch.changes)
         self.watch = together(lambda: Watch(config, self.engine, run))
         note_start(run, config, self.engine, rows, self.step)
+        self.store = open_store(run, config.checkpoint)
+        self.writer = CheckpointWriter(self.store, config.checkpoint)
         self.metrics = together(self._open_metrics)
         self.guard = Guard(config.guard, found.state.get("guard", {}) if found else {})
         self.incidents = Incidents(run, self.guard.state, self.metrics.say if self.metrics else logger.info)
@@ -129,6 +136,7 @@ class Trainer:
     def _restore(self, found: Checkpoint, engine: Engine) -> None:
         averaged = self.config.ema.decay > 0 and found.state.get("averaged", False)
         engine_state.restore(engine, found.reader(), found.state["optimizer_steps"], averaged)
+        found.release()
 
     def _open_metrics(self) -> Metrics | None:
         if distributed.rank() != 0:
@@ -143,7 +151,7 @@ class Trainer:
         held_out: dict[str, HeldOut] = {}
         self._prefetch()
         while self.step < stop:
-            with self.watch.over(self.step + 1, stop):
+            with self.watch.over(self.step + 1, stop), heartbeat.training(self.step + 1):
                 started = time.perf_counter()
                 result = self._update()
                 seconds = time.perf_counter() - started
@@ -154,15 +162,27 @@ class Trainer:
                 self.metrics.log(record, self.watch.words, self.watch.samples)
             if not result.applied and self._went_back():
                 continue
-            if self.step % self.config.checkpoint.every == 0 or self.step == stop:
+            if self.step % self.config.checkpoint.every == 0 or self.step == stop or result.stop:
                 self._save(record)
                 if self.metrics:
                     self.metrics.checkpointed()
+            if result.stop:
+                self._stop(f"as {self.engine.stop_asked.name or 'a signal to another rank'} asked")
+                raise StopAskedError(f"stopped at step {self.step} with a checkpoint; start again to go on")
         if self.step >= last:
-            self._finish(held_out or self._validate())
-        elif self.metrics:
-            self.metrics.say(f"{self.run}: stopped at step {self.step} as run.stop_after says; start again to go on")
-            self.metrics.close({})
+            self.writer.finish()
+            with heartbeat.during("hand-off", heartbeat.WITHOUT_END):
+                self._finish(held_out or self._validate())
+        else:
+            self._stop("as run.stop_after says")
+
+    def _stop(self, why: str) -> None:
+        """The run is not over, but this process is."""
+        self.writer.finish()
+        with heartbeat.during("stopping", heartbeat.WITHOUT_END):
+            if self.metrics:
+                self.metrics.say(f"{self.run}: stopped at step {self.step} {why}; start again to go on")
+                self.metrics.close({})
 
     def _update(self) -> StepResult:
         with self.watch.working():
@@ -191,14 +211,15 @@ class Trainer:
             raise distributed.agreed(UserError(f"{problem}; {remedy}"))
         if verdict.action != Action.ROLL_BACK:
             return False
-        found = self.incidents.checkpoint_before(verdict.first, self.config.checkpoint)
+        self.writer.finish()
+        found = self.incidents.checkpoint_before(verdict.first, self.store, self.config.checkpoint.every)
         if found is None:
             self.incidents.tell_of_no_return(verdict, guard.state)
             guard.stay()
             return False
         self._restore(found, self.engine)
         self.step = found.state["step"]
-        forget_later(self.run, self.step)
+        forget_later(self.store, self.step)
         guard.return_to(found.state.get("guard", {}), found.state["sequences"], self.position)
         if self.metrics:
             self.incidents.keep_taken_back(self.metrics.later_than(self.step), guard.state.rolled_back)
@@ -237,7 +258,7 @@ class Trainer:
             seconds,
             held_out,
         )
-        return record | self.watch.facts
+        return record | self.watch.facts | self.writer.news()
 
     def _save(self, record: dict[str, Any]) -> None:
         state = {
@@ -251,7 +272,9 @@ class Trainer:
             "metrics": finite(record),
         }
         hold = self.guard.may_go_back_to(self.step)
-        checkpoints.save(self.run, engine_state.owned_state(self.engine), state, self.config.checkpoint, hold)
+        if self.metrics:
+            self.metrics.sync()
+        self.writer.save(lambda: engine_state.owned_state(self.engine), state, hold)
 
     def _finish(self, held_out: dict[str, HeldOut]) -> None:
         weights = engine_state.whole_weights(self.engine, average.handed_over(self.engine, self.config.ema))

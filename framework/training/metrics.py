@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class Metrics:
             file.writelines(json.dumps(sample) + "\n" for sample in samples)
         for sample in samples:
             logger.info("sample at step %d: %r goes on %r", sample["step"], sample["prompt"], sample["text"])
+
+    def sync(self) -> None:
+        """Bring the records to the disk, before a checkpoint from which the run goes on without them."""
+        os.fsync(self._file.fileno())
 
     def say(self, message: str) -> None:
         """Something the user should read, on the console and in the log."""

@@ -16,8 +16,8 @@ from framework.model.tokenizer_files import open_own, same_tokenizer
 from framework.model.transformer import Transformer, initialize
 from framework.model.weights import weight_files
 from framework.stream.manifest import Manifest
-from framework.training import checkpoint as checkpoints
 from framework.training.checkpoint import Checkpoint
+from framework.training.checkpoint_store import LocalStore, open_store
 
 
 def take_shape(config: PretrainConfig, given: set[str]) -> None:
@@ -29,7 +29,7 @@ def take_shape(config: PretrainConfig, given: set[str]) -> None:
         UserError: the directory has no readable config.json, or the command line asks for another shape.
     """
     model = config.model
-    saved = _saved_shape(Path(config.run.directory) / config.run.name, config.origin)
+    saved = _saved_shape(open_store(Path(config.run.directory) / config.run.name, config.checkpoint), config.origin)
     file = Path(config.origin) / "config.json"
     try:
         shape = saved or from_json(read_json(file), str(file))[1]
@@ -49,11 +49,11 @@ def take_shape(config: PretrainConfig, given: set[str]) -> None:
         setattr(model, name, has)
 
 
-def _saved_shape(run: Path, origin: str) -> ModelConfig | None:
+def _saved_shape(store: LocalStore, origin: str) -> ModelConfig | None:
     """The shape in a checkpoint of this run, if it was begun from the same directory."""
-    for path in checkpoints.checkpoints(run):
+    for step in store.steps():
         try:
-            model = json.loads((path / "state.json").read_bytes())["config"]["model"]
+            model = json.loads(store.read(step, "state.json"))["config"]["model"]
             if model.pop("from") == origin:
                 return ModelConfig(**model)
         except (OSError, ValueError, KeyError, TypeError):

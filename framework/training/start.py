@@ -1,19 +1,20 @@
 """Before the first step: does everything go together, and where does the run stand?"""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from framework import distributed
 from framework.config import PretrainConfig
-from framework.distributed import together
+from framework.distributed import agreed, together
 from framework.errors import UserError
 from framework.model.families import check_exportable
 from framework.model.huggingface import parameter_shapes
 from framework.model.tokenizer_files import open_own
 from framework.stream.manifest import Manifest, copy_tokenizer
-from framework.training import checkpoint as checkpoints
-from framework.training.checkpoint import Checkpoint
+from framework.training.checkpoint import Checkpoint, newest_sound
+from framework.training.checkpoint_store import LocalStore, open_source, open_store
 from framework.training.identity import identity, orders, other_settings, require_same_optimizer
 from framework.training.optimizer import check_no_decay
 from framework.training.origin import check_tokenizer, digest_of_origin
@@ -59,27 +60,49 @@ def checkpoint_to_resume(
     run: Path, config: PretrainConfig, manifest: Manifest
 ) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
     """The checkpoint to go on from, and the orders of the data that the run has had."""
+    store = open_store(run, config.checkpoint)
     found = None
     if config.run.resume == "never":
-        together(lambda: _refuse_existing(run))
+        together(lambda: _refuse_existing(store))
     else:
-        found, passed_over = checkpoints.newest_sound(run)
-        for line in passed_over:
-            say(line)
+        found = _newest_of_this_model(store, config)
+    if found is None and config.checkpoint.start_from:
+        found = _newest_of_this_model(open_source(run, config.checkpoint), config)
+        if found is None:
+            raise agreed(UserError(f"checkpoint.start_from: {config.checkpoint.start_from} has no checkpoint; mend it"))
     now = identity(config, manifest, digest_of_origin(config.origin, found))
     if found is None:
         return None, [{"began_at": 0, "identity": now}]
     state, allow = found.state, config.data.allow_change
-    together(lambda: require_same_optimizer(state["config"], config, found.path))
-    history, changes = together(lambda: orders(state["orders"], now, found.path, state["sequences"], allow))
+    together(lambda: require_same_optimizer(state["config"], config, found.place))
+    history, changes = together(lambda: orders(state["orders"], now, found.place, state["sequences"], allow))
     for line in (*changes, *other_settings(state["config"], config)):
         say(line)
     return found, history
 
 
-def _refuse_existing(run: Path) -> None:
-    if checkpoints.checkpoints(run):
-        raise UserError(f"run.name: {run} has checkpoints and run.resume=never; choose another name or run.resume=auto")
+def _newest_of_this_model(store: LocalStore, config: PretrainConfig) -> Checkpoint | None:
+    """The newest sound checkpoint; what is passed over is told."""
+    model = {field: value for field, value in asdict(config.model).items() if field != "from"}
+
+    def foreign(checkpoint: Checkpoint) -> str | None:
+        was = checkpoint.state["config"]["model"]
+        other = [field for field, value in model.items() if was.get(field, value) != value]
+        return f"it is another model's: its model.{other[0]} is {was[other[0]]}" if other else None
+
+    shapes = {name: tuple(shape) for name, shape in parameter_shapes(config.model).items()}
+    found, passed_over = newest_sound(store, shapes, foreign)
+    for line in passed_over:
+        say(line)
+    return found
+
+
+def _refuse_existing(store: LocalStore) -> None:
+    if store.steps():
+        raise UserError(
+            f"run.name: {store.place(store.steps()[0])} exists and run.resume=never; choose another name or "
+            "run.resume=auto"
+        )
 
 
 def say(message: str) -> None:

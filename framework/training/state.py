@@ -54,7 +54,7 @@ def collect(engine: Engine, fields: tuple[str, ...] = ()) -> Iterator[tuple[str,
 
 
 def owned_state(engine: Engine) -> dict[str, Tensor]:
-    """What this rank writes to a checkpoint: `NAME/FIELD` to a tensor in host memory."""
+    """What this rank writes to a checkpoint: `NAME/FIELD` to a tensor in host memory, which training leaves alone."""
     if not _has_moments(engine):  # every update of the run was withheld so far
         engine.prime()
         _set_optimizer_steps(engine, 0)
@@ -62,7 +62,7 @@ def owned_state(engine: Engine) -> dict[str, Tensor]:
     mine = {}
     for name, values in collect(engine):
         if owner[name] == distributed.rank():
-            mine.update({f"{name}/{field}": value.detach().cpu().clone() for field, value in values.items()})
+            mine.update({f"{name}/{field}": value.detach().to("cpu", copy=True) for field, value in values.items()})
     return mine
 
 

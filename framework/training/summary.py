@@ -11,7 +11,7 @@ from framework import distributed
 from framework.config import PretrainConfig
 from framework.stream.loader import TrainingRows
 from framework.stream.manifest import Manifest, Split
-from framework.training.checkpoint import checkpoints
+from framework.training.checkpoint_store import newest_place
 from framework.training.engine import Engine
 from framework.training.json_lines import objects
 from framework.training.tally import Tally
@@ -63,13 +63,15 @@ def gather(
         "artefacts": {
             "token shards": manifest.path.removesuffix("/manifest.json"),
             "tokenizer": str(run / "tokenizer.model"),
-            "checkpoint": str(checkpoints(run)[0]),
+            "checkpoint": newest_place(run, config.checkpoint),
             "metrics": str(run / "metrics.jsonl"),
             "model": str(run / "model"),
             "report": str(run / "report.html"),
         },
     }
-    (run / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
+    written = run / ".summary.json.partial"
+    written.write_text(json.dumps(facts, indent=1) + "\n")
+    written.replace(run / "summary.json")  # at once: half of one would be shown when the run is asked for again
     return facts
 
 

@@ -49,7 +49,7 @@ class WandbTracker:
             ) from error
         mode = _mode(config)
         id_file = run / "wandb.id"
-        identity = id_file.read_text().strip() if id_file.exists() else uuid.uuid4().hex[:8]
+        identity = (id_file.read_text().strip() if id_file.exists() else "") or uuid.uuid4().hex[:8]
         id_file.write_text(identity)
         self._run = wandb.init(
             project=config.project,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from framework import heartbeat
 from framework.stream.loader import NO_LOSS, Batch, Objective, ValidationRows, causal_lm
 from framework.stream.manifest import Manifest
 from framework.stream.shards import Shards
@@ -93,6 +94,7 @@ class Validation:
         sums = torch.zeros((len(self.corpora), 2), dtype=torch.float64, device=engine.device)
         engine.module.eval()
         for numbers, batch in self._batches():
+            heartbeat.beat()
             losses_BT, counted_BT = engine.held_out_losses(batch)
             per_row = torch.stack([losses_BT.double().sum(1), counted_BT.double().sum(1)], dim=1)
             sums.index_add_(0, torch.tensor(numbers, device=engine.device), per_row)

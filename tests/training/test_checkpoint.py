@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from safetensors.torch import save_file
 
 from framework.config import CheckpointConfig
 from framework.errors import UserError
-from framework.training.checkpoint import newest_sound, save
+from framework.training import checkpoint
+from framework.training.checkpoint_store import LocalStore
+from framework.training.checkpoint_writer import CheckpointWriter
 
 HIDDEN, FEED_FORWARD, VOCABULARY = 36, 50, 360
 LAYER = {
@@ -63,6 +66,17 @@ def test_the_state_says_where_the_run_stands(undisturbed):
     assert state["config"]["run"]["name"] == "undisturbed"
 
 
+def newest_sound(run, *questions):
+    return checkpoint.newest_sound(LocalStore(run / "checkpoints"), *questions)
+
+
+def save(run, tensors, state, config):
+    writer = CheckpointWriter(LocalStore(run / "checkpoints"), config)
+    writer.save(lambda: tensors, state)
+    writer.finish()
+    return run / "checkpoints" / f"step-{state['step']:08d}"
+
+
 def edit_manifest(directory, **changes):
     path = directory / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -97,7 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_line_that_names_it(undisturb
     damage, problem = DAMAGE[kind]
     damage(newest)
     found, passed_over = newest_sound(tmp_path)
-    assert found.path == tmp_path / "checkpoints" / "step-00000030"
+    assert found.place == str(tmp_path / "checkpoints" / "step-00000030")
     (line,) = passed_over
     assert line.startswith(f"{newest}: passed over, {problem}")
 
@@ -133,6 +147,91 @@ def test_what_a_kill_left_behind_is_removed_by_the_next_checkpoint(tmp_path):
     assert newest_sound(tmp_path) == (None, [])
     save(tmp_path, {}, {"step": 5}, CheckpointConfig())
     assert steps_in(tmp_path) == [5]
+
+
+def test_what_is_written_is_what_was_copied_and_the_step_does_not_wait_for_it(tmp_path, monkeypatch):
+    weights, written = torch.zeros(3), threading.Event()
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (written.wait(60), sync(file))[1])
+    writer = CheckpointWriter(LocalStore(tmp_path), CheckpointConfig())
+    writer.save(lambda: {"weight/master": weights.clone()}, {"step": 1})
+    weights += 1  # the next update, while nothing can have been written
+    assert writer.news().keys() == {"checkpoint/stall_seconds"}
+    assert LocalStore(tmp_path).steps() == []
+    written.set()
+    writer.save(lambda: {"weight/master": weights.clone()}, {"step": 2})  # which first finishes the one before
+    assert LocalStore(tmp_path).steps() in ([1], [2, 1])
+    writer.finish()
+    assert writer.news().keys() == {"checkpoint/stall_seconds", "checkpoint/write_seconds"}
+    for step, value in ((1, 0), (2, 1)):
+        found, _ = checkpoint.look_at(LocalStore(tmp_path), step)
+        assert found.reader()("weight", "master").tolist() == [value] * 3
+
+
+def test_a_failure_in_the_background_comes_up_at_the_next_checkpoint(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    writer = CheckpointWriter(LocalStore(tmp_path / "checkpoints"), CheckpointConfig())
+    (tmp_path / "checkpoints").rmdir()
+    (tmp_path / "checkpoints").write_text("in the way")
+    writer.save(dict, {"step": 1})
+    with pytest.raises(UserError, match=r"checkpoints/.step-00000001.partial: cannot be made \(.*\); free some space"):
+        writer.save(dict, {"step": 2})
+    (tmp_path / "checkpoints").unlink()
+    writer.save(dict, {"step": 3})
+    writer.finish()
+    assert LocalStore(tmp_path / "checkpoints").steps() == [3]
+
+
+def test_a_bug_in_the_background_is_told_too(tmp_path):
+    writer = CheckpointWriter(LocalStore(tmp_path), CheckpointConfig())
+    writer.save(dict, {"step": 1, "metrics": {1, 2}})  # no JSON
+    with pytest.raises(UserError, match=r"checkpoint: writing failed with TypeError: .*set.*; this is a bug"):
+        writer.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_of_other_tensors_is_passed_over(tmp_path):
+    shapes = {"weight": (3,), "bias": (2,)}
+    right = {"weight/master": torch.ones(3), "bias/master": torch.ones(2), "bias/exp_avg": torch.ones(2)}
+    keep = CheckpointConfig(keep=9)
+    save(tmp_path, right, {"step": 1}, keep)
+    save(tmp_path, {**right, "bias/master": torch.ones(4)}, {"step": 2}, keep)
+    save(tmp_path, {**right, "more/master": torch.ones(4)}, {"step": 3}, keep)
+    save(tmp_path, {"bias/master": torch.ones(2)}, {"step": 4}, keep)
+    found, passed_over = newest_sound(tmp_path, shapes)
+    assert found.step == 1
+    assert [line.partition("passed over, ")[2] for line in passed_over] == [
+        "weight is missing, in this model [3]",
+        "more is [4], in this model missing",
+        "bias is [4], in this model [2]",
+    ]
+
+
+def test_one_of_another_model_is_passed_over_unless_there_is_no_other(tmp_path):
+    for step, model in enumerate("aab", start=1):
+        save(tmp_path, {}, {"step": step, "model": model}, CheckpointConfig(keep=9))
+
+    def found(*wanted):
+        checkpoint, lines = newest_sound(tmp_path, None, lambda c: None if c.state["model"] in wanted else "other")
+        return checkpoint.step, len(lines)
+
+    assert found("a") == (2, 1)
+    assert found("b") == (3, 0)
+    assert found("c") == (3, 0)  # the settings have changed, which is for the caller to refuse
+
+
+def test_newer_ones_that_were_passed_over_do_not_push_out_the_one_written(tmp_path):
+    for step in (10, 20, 30):
+        path = save(tmp_path, {}, {"step": step}, CheckpointConfig(keep=3))
+    (path / "state.json").unlink()
+    save(tmp_path, {}, {"step": 25}, CheckpointConfig(keep=2))
+    assert steps_in(tmp_path) == [20, 25]
+
+
+def test_directories_without_a_manifest_alone_are_no_new_start(tmp_path):
+    (save(tmp_path, {}, {"step": 1}, CheckpointConfig()) / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"it has no manifest.json.*; no sound checkpoint is left: restore one"):
+        newest_sound(tmp_path)
 
 
 def test_a_full_disk_costs_only_the_new_checkpoint(tmp_path, monkeypatch):

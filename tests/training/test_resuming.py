@@ -159,6 +159,6 @@ def test_a_refusal_is_one_line_and_code_2(runs, data, undisturbed):
 def test_never_resuming_refuses_a_run_that_exists(undisturbed):
     config, before = config_of(undisturbed), hashes(undisturbed)
     config.run.resume = "never"
-    with pytest.raises(UserError, match=r"run\.name: .*undisturbed has checkpoints and run\.resume=never; choose"):
+    with pytest.raises(UserError, match=r"run\.name: .*undisturbed/.* exists and run\.resume=never; choose"):
         train(config)
     assert hashes(undisturbed) == before

@@ -12,6 +12,7 @@ from framework.composition import from_yaml
 from framework.config import PretrainConfig
 from framework.errors import UserError
 from framework.page.lines import Curve
+from framework.training.checkpoint_store import MANIFEST, open_store
 from framework.training.json_lines import objects
 from framework.training.report.prediction import Prediction, predict
 from framework.training.starts import FILE as STARTS
@@ -180,10 +181,10 @@ def _norms(latest: dict[str, Any]) -> dict[str, tuple[float, float]]:
 
 def _checkpoints(run: Path, config: PretrainConfig, steps: Steps) -> list[Checkpoint]:
     found = []
-    for path in sorted((run / "checkpoints").glob("step-" + "[0-9]" * 8 + "/manifest.json")):
-        step = int(path.parent.name.removeprefix("step-"))
+    store = open_store(run, config.checkpoint)
+    for step in [] if store.remote else store.steps()[::-1]:  # training waits for the page, and shall for no network
         try:
-            files = json.loads(path.read_bytes())["files"]
+            files = json.loads(store.read(step, MANIFEST))["files"]
             size = sum(entry["bytes"] for entry in files.values())
         except (OSError, ValueError, KeyError, TypeError):
             continue  # removed meanwhile, or damaged: not one to go on from
