@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
+from framework import job_store
 from framework.errors import UserError
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ def start() -> None:
     import torch
     import torch.distributed as dist
 
+    global _start_name
     if dist.is_initialized():
         return
     cuda = torch.cuda.is_available()
@@ -50,7 +52,12 @@ def start() -> None:
             )
         torch.cuda.set_device(local_rank())
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    if "RANK" in os.environ:
+    if "RANK" in os.environ and job_store.kept_by_launcher():
+        store = job_store.connect(job_store.LONGEST_WAIT.total_seconds())
+        _start_name = job_store.agree_on_start(store, rank(), world_size())
+        named = dist.PrefixStore(_start_name, store)
+        dist.init_process_group(backend, store=named, rank=rank(), world_size=world_size())
+    elif "RANK" in os.environ:
         dist.init_process_group(backend)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
@@ -112,18 +119,15 @@ def new_control_group(timeout: timedelta) -> Any:
 
 
 def board(seconds: float) -> Any:
-    """A connection of its own to the job's store, where every rank reads what another has set; None for a lone process.
+    """A connection of its own to keys that every rank of this start of the job can read and set; None if it has one.
 
-    Args:
-        seconds: that connecting, and each request, may take; a RuntimeError afterwards.
+    seconds: that connecting, and each request, may take; a RuntimeError afterwards.
     """
     if world_size() == 1:
         return None
-    import torch.distributed as dist
+    from torch.distributed import PrefixStore
 
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=seconds), wait_for_workers=False)
-    return dist.PrefixStore(f"loam/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return PrefixStore(f"{_start_name}/board", job_store.connect(seconds))
 
 
 def _control_group() -> Any:
@@ -139,6 +143,7 @@ def _control_group() -> Any:
 
 
 _gloo_group: Any = None
+_start_name = "start"  # that tells the keys of this start of the job from those of earlier ones
 
 
 class StoppedByAnotherRankError(Exception):

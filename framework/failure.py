@@ -35,7 +35,8 @@ def end(error: Exception) -> int:
         _tell_consequence(waited_in, error)
         return 1
     text = "".join(traceback.format_exception(error))
-    logger.error("%s", text.rstrip())
+    if logger.handlers:
+        logger.error("%s", text.rstrip())
     print(text, end="", file=sys.stderr, flush=True)
     report = report_of(f"[rank {distributed.rank()}] {type(error).__name__}: {error}", py_callstack=text)
     write_error_file(report)
@@ -71,7 +72,8 @@ def _tell_consequence(waited_in: str, error: Exception) -> None:
     else:
         reason = f"another rank is gone ({waited_in}: {' '.join(str(error).split())[:200]})"
     line = f"[rank {distributed.rank()}] ends because {reason}"
-    logger.error(line)
+    if logger.handlers:  # else it would go to stderr, where it goes anyway
+        logger.error(line)
     print(f"loam: {line}", file=sys.stderr, flush=True)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from framework import distributed, failure
+from framework import distributed, failure, job_store
 from framework.heartbeat import pulse
 
 logger = logging.getLogger("loam")
@@ -146,10 +146,11 @@ class Watchdog:
         self._stop = threading.Event()
         self._sign = Sign()
         self._ranks = distributed.world_size()
+        self._signs = [Sign() for _ in range(self._ranks)]  # as last read
         self._board: Any = None
         self._keys: list[str] = []
         self._processes: list[Process] = []
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> "Watchdog":
         pulse.step = 0
@@ -159,84 +160,86 @@ class Watchdog:
         limit_collectives(self._timeout)
         self._keys = [f"pulse/{Watchdog._number}/{rank}" for rank in range(self._ranks)]
         self._board = distributed.board(max(2.0, 2 * self._interval))
-        self._write()
+        self._exchange(read=False)
         self._processes = distributed.gather(Process(started=start_time(os.getpid())))  # and now all have written
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-        self._thread.start()
+        # Two, as a store that is stopped does not answer, and lets no request end by itself.
+        self._threads = [
+            threading.Thread(target=self._keep_exchanging, name="watchdog's signs", daemon=True),
+            threading.Thread(target=self._watch, name="watchdog", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._thread is None or pulse.given_up:
+        if not self._threads or pulse.given_up:
             return
+        self._sign.left = True
         self._stop.set()
-        self._thread.join(timeout=SHORTEST if error else None)  # a store that is gone would hold up the bad news
+        for thread in self._threads:
+            thread.join(timeout=SHORTEST if error else 2 * LONGEST)  # a store that is gone would hold up the bad news
         faulthandler.cancel_dump_traceback_later()
 
-    def _run(self) -> None:
+    def _keep_exchanging(self) -> None:
+        while not self._stop.wait(POLL if pulse.given_up else self._interval):
+            self._exchange()
+        self._exchange(read=False)  # that this rank has left
+
+    def _exchange(self, read: bool = True) -> None:
+        """Tell the others how far this rank is, and hear how far they are."""
+        sign = self._sign
+        sign.looks += 1
+        sign.count, sign.step, sign.activity, sign.patience = pulse.count, pulse.step, pulse.activity, pulse.patience
+        if self._board is None:
+            self._signs = [Sign(**asdict(sign))]
+            return
+        try:
+            self._board.set(self._keys[distributed.rank()], json.dumps(asdict(sign)))
+            if read:
+                self._signs = [Sign(**json.loads(text)) for text in self._board.multi_get(self._keys)]
+        except RuntimeError as error:
+            logger.warning("watchdog: the job's store does not answer: %s", error)
+
+    def _watch(self) -> None:
         judge = Judge(self._ranks, self._timeout, self._interval)
-        signs = [Sign() for _ in range(self._ranks)]
         now, before = 0.0, time.monotonic()
         while not self._stop.wait(self._interval):
             elapsed, before = time.monotonic() - before, time.monotonic()
             now += min(elapsed, 2 * self._interval)  # while the whole job is suspended, no time passes
             faulthandler.dump_traceback_later(self._timeout, exit=False)  # for a thread that never gets here again
-            self._write()
-            signs = self._read() or signs
-            if judge.look(signs, now):
+            if judge.look(self._signs, now):
                 pulse.given_up = True
-                self._end(judge, signs, now)
-        self._sign.left = True
-        self._write()
-
-    # --------------------------------------------------------------------------------- the store
-
-    def _write(self) -> None:
-        sign = self._sign
-        sign.looks += 1
-        sign.count, sign.step, sign.activity, sign.patience = pulse.count, pulse.step, pulse.activity, pulse.patience
-        if self._board is not None:
-            try:
-                self._board.set(self._keys[distributed.rank()], json.dumps(asdict(sign)))
-            except RuntimeError as error:
-                logger.warning("watchdog: the job's store does not take a sign of life: %s", error)
-
-    def _read(self) -> list[Sign] | None:
-        """What all ranks wrote; None if the store does not answer, and then all others are silent."""
-        if self._board is None:
-            return [Sign(**asdict(self._sign))]
-        try:
-            return [Sign(**json.loads(text)) for text in self._board.multi_get(self._keys)]
-        except RuntimeError as error:
-            logger.warning("watchdog: the job's store does not answer: %s", error)
-            return None
+                self._end(judge, now)
 
     # ----------------------------------------------------------------------------------- the end
 
-    def _end(self, judge: Judge, signs: list[Sign], now: float) -> None:
+    def _end(self, judge: Judge, now: float) -> None:
         """Say where this rank is, hear where the others are, tell the user, and end the process."""
+        rank = distributed.rank()
         self._sign.report = where(sys._current_frames()[self._main])
         for _ in range(round(3 * SILENT * self._interval / POLL)):
-            self._write()
-            signs = self._read() or signs
-            judge.look(signs, now)
-            silent = judge.silent(now, SILENT * self._interval)
-            if all(sign.report or rank in silent for rank, sign in enumerate(signs)):
-                break
             time.sleep(POLL)
             now += POLL
-        signs[distributed.rank()] = self._sign
+            judge.look(self._signs, now)
+            silent = judge.silent(now, SILENT * self._interval)
+            if all(sign.report or number in silent for number, sign in enumerate(self._signs)):
+                break
+        signs = list(self._signs)
+        signs[rank] = self._sign
         hung = judge.hung(signs, now)
+        if rank in hung and signs[rank].report and len(hung) == self._ranks > 1:  # not even its own signs come back
+            hung = [] if job_store.kept_by_launcher() else [0]
         lines = verdict(signs, hung, self._timeout)
         for line in lines:
             logger.error(line)
         _log_all_stacks()
-        speaker = next((rank for rank in range(self._ranks) if rank not in hung), 0)
-        if distributed.rank() == speaker:
+        speaker = next((number for number in range(self._ranks) if number not in hung), 0)
+        if rank == speaker:
             print("\n".join(f"loam: {line}" for line in lines), file=sys.stderr, flush=True)
         failure.write_error_file(failure.report_of(lines[0]))
-        for rank in hung:
-            process = self._processes[rank]
-            if signs[rank].report is None and rank != distributed.rank() and process.is_here():
+        for number in hung:
+            process = self._processes[number]
+            if signs[number].report is None and number != rank and process.is_here():
                 os.kill(process.number, signal.SIGKILL)  # it cannot end itself, and a launcher would wait for it
         logging.shutdown()
         time.sleep(2 * POLL)  # the store may be in this process, and others have yet to read it
@@ -269,7 +272,7 @@ def where(frame: Any) -> dict[str, Any]:
 
 def verdict(signs: Sequence[Sign], hung: Sequence[int], timeout: float) -> list[str]:
     """What the user reads: which rank hangs and where, and in what the others wait."""
-    lines = []
+    lines = [] if hung else ["hung: the job's store, which the launcher keeps, does not answer"]
     for rank in hung:
         sign = signs[rank]
         doing = f"step {sign.step}{f' ({sign.activity})' if sign.activity else ''}"
