@@ -1,4 +1,4 @@
-"""What a step leaves behind: one object of `metrics.jsonl`, whose names are stable (the table is in docs/watching.md)."""
+"""What a step leaves behind: one object of `metrics.jsonl`, whose names are stable (docs/watching.md lists them)."""
 
 from dataclasses import asdict
 from typing import Any
