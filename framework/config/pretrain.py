@@ -62,6 +62,12 @@ class PretrainConfig:
         self.profile.check(self.schedule.steps)
         self.parallel.check(world_size)
         self.parallel.check_model(self.model)
+        require(
+            self.precision.dtype != "fp8" or self.parallel.tensor == 1,
+            "parallel.tensor",
+            f"is {self.parallel.tensor}, and layers that ranks share are DeepSpeed's, which compute without fp8",
+            "set it to 1, or choose precision=bf16",
+        )
         self.batch.check(self.data.lanes, self.parallel.data_ranks(world_size))
         require(
             self.precision.dtype == "fp32" or self.zero.stage > 0,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from framework.config import BatchConfig, DataConfig, ModelConfig, ParallelConfig, PretrainConfig
+from framework.config import BatchConfig, DataConfig, ModelConfig, ParallelConfig, PrecisionConfig, PretrainConfig
 from framework.errors import UserError
 from tests.curves import BOUND, assert_same_curve, curve
 from tests.launch import SMALL, pretrain, records, run
@@ -23,15 +23,18 @@ GPT2 = (
 )
 ENCODER = (*LLAMA, "model.causal=false", "objective=masked_lm")
 MODELS = {"llama": LLAMA, "grouped": GROUPED, "gpt2": GPT2, "encoder": ENCODER}
+BOTH = ["parallel.sequence=2", "parallel.tensor=2"]
 LAYOUTS = {  # ranks, stage, settings
     "sequence 2": (2, 2, ["parallel.sequence=2"]),
     "tensor 2": (2, 1, ["parallel.tensor=2"]),
     "sequence 2 x data 2": (4, 3, ["parallel.sequence=2"]),
     "tensor 2 x data 2": (4, 2, ["parallel.tensor=2"]),
-    "sequence 2 x tensor 2": (4, 1, ["parallel.sequence=2", "parallel.tensor=2"]),
+    "sequence 2 x tensor 2": (4, 1, BOTH),
     "sequence 4": (4, 1, ["parallel.sequence=4"]),  # more than the key-value heads of GROUPED
     "sequence 2, stage 0": (2, 0, ["parallel.sequence=2"]),
     "tensor 2, stage 0": (2, 0, ["parallel.tensor=2"]),
+    "sequence 2 x tensor 2, recomputed": (4, 2, [*BOTH, "memory.activation_checkpointing=full"]),
+    "sequence 2 x tensor 2, compiled": (4, 1, [*BOTH, "compile=true"]),
     "tensor 2 x data 2, stage 3": (4, 3, ["parallel.tensor=2", "batch.micro=2"]),
 }
 IN_SHORT = {("grouped", "sequence 2"), ("grouped", "tensor 2")}
@@ -66,7 +69,7 @@ def stop_and_go_on(runs, data, name, first, second):
 
 
 ALONE = (1, ["zero=stage1"])
-SHARED = (4, ["zero=stage2", "parallel.sequence=2", "parallel.tensor=2"])
+SHARED = (4, ["zero=stage2", *BOTH])
 SHARED_3 = (4, ["zero=stage3", "parallel.tensor=2"])
 
 
@@ -152,6 +155,13 @@ def test_lengths_that_ranks_cannot_share_are_refused():
         data=DataConfig(sequence_length=64, length_changes={32: 63}), parallel=ParallelConfig(sequence=2)
     )
     with pytest.raises(UserError, match=r"data.length_changes.32: 63 tokens cannot be shared by parallel.sequence=2"):
+        config.check(2)
+
+
+def test_fp8_and_shared_layers_are_refused():
+    config = PretrainConfig(precision=PrecisionConfig(dtype="fp8"), parallel=ParallelConfig(tensor=2))
+    config.model.intermediate_size = 64
+    with pytest.raises(UserError, match=r"parallel.tensor: is 2, .* choose precision=bf16"):
         config.check(2)
 
 
