@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m benchmarks.train_step
 
-On CPUs it prints the time of a step and its ratio to plain DDP's; on GPUs tokens a second and MFU, for models of 124M,
-1B and 8B parameters where memory permits. Whoever has no entry here did not fit, or is not installed.
+On CPUs it prints the time of a step and its ratio to plain DDP's, with the demo's shape; on GPUs tokens a second and
+MFU, for models of 124M, 1B and 8B parameters where memory permits. Whoever has no entry is not installed.
 
 - loam: the whole step of the trainer: rows from token shards, checked, hashed and agreed on by the ranks, forward,
   backward, clipping, update, at each ZeRO stage asked for.
@@ -13,7 +13,8 @@ On CPUs it prints the time of a step and its ratio to plain DDP's; on GPUs token
 - litgpt, if it is installed: its GPT of the same shape in a loop of Lightning Fabric's, with its loss in chunks.
 
 Contestants take turns, a few steps each, so that whatever else the machine does falls on all of them; the median of
-the steps counts, in the slowest rank. All clip to norm 1 and none of them reads the loss but as its users would.
+the steps counts, in the slowest rank. Where other programs share the cores, ranks wait for each other longer than they
+compute, so processor time is printed too. All clip to norm 1, and all but the Trainer, which would not, read the loss.
 """
 
 import argparse
@@ -215,25 +216,30 @@ def _autocast(device: torch.device) -> Any:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def timed_step(contestant: Contestant) -> float:
-    """Seconds of one step, begun by all ranks together, in the slowest of them."""
+def timed_step(contestant: Contestant) -> tuple[float, float]:
+    """Seconds of one step, begun by all ranks together: on the clock, and of processor time; of the slowest rank."""
     dist.barrier()
-    started = time.perf_counter()
+    started, computing = time.perf_counter(), time.process_time()
     next(contestant)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    seconds = torch.tensor(time.perf_counter() - started, device=_device())
-    dist.all_reduce(seconds, dist.ReduceOp.MAX)
-    return float(seconds)
+    computed, seconds = time.process_time() - computing, time.perf_counter() - started
+    both = torch.tensor([seconds, computed], device=_device())
+    dist.all_reduce(both, dist.ReduceOp.MAX)
+    return float(both[0]), float(both[1])
 
 
-def race(contestants: dict[str, Contestant], turns: int, steps: int) -> dict[str, list[float]]:
-    """Seconds of each step of each contestant, in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+def race(contestants: dict[str, Contestant], turns: int, steps: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of a step of each contestant, on the clock and of processor time, in turns."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for _ in range(turns):
         for name, contestant in contestants.items():
-            seconds[name] += [timed_step(contestant) for _ in range(steps)]
-    return seconds
+            taken[name] += [timed_step(contestant) for _ in range(steps)]
+    clock, processor = 0, 1
+    return {
+        name: (statistics.median(s[clock] for s in each), statistics.median(s[processor] for s in each))
+        for name, each in taken.items()
+    }
 
 
 def started(contestants: dict[str, Callable[[], Contestant]]) -> tuple[dict[str, Contestant], dict[str, float]]:
@@ -266,13 +272,14 @@ def on_cpu(data: Path, stages: list[int], turns: int, steps: int) -> list[str]:
     work = Work("tiny", shape, 256, 8, data)
     running, first = started(contestants_for(work, stages))
     race(running, 1, 2)
-    medians = {name: statistics.median(seconds) for name, seconds in race(running, turns, steps).items()}
+    medians = race(running, turns, steps)
     parameters = count_parameters(shape).total
     lines = [f"{parameters / 1e6:.1f}M parameters, rows of 256, 8 rows a rank, {distributed.world_size()} ranks, fp32"]
-    for name, median in medians.items():
-        ratio = median / medians["ddp"]
+    for name, seconds in medians.items():
+        clock, processor = (each / of_ddp for each, of_ddp in zip(seconds, medians["ddp"], strict=True))
         lines.append(
-            f"{name:<16}{median * 1e3:8.0f} ms a step  {ratio:5.2f}x of ddp  first step after {first[name]:.1f} s"
+            f"{name:<15}{seconds[0] * 1e3:6.0f} ms a step {clock:5.2f}x of ddp{seconds[1] * 1e3:7.0f} ms of processor "
+            f"{processor:5.2f}x of ddp   first step after {first[name]:.1f} s"
         )
     return lines
 
@@ -292,7 +299,7 @@ def _alone(work: Work, who: str, build: Callable[[], Contestant], steps: int, pe
     try:
         running, first = started({who: build})
         race(running, 1, 3)
-        seconds = statistics.median(race(running, 1, steps)[who])
+        seconds, _ = race(running, 1, steps)[who]
     except torch.OutOfMemoryError:
         return f"{work.name:<10} {who:<16} does not fit"
     finally:
