@@ -160,8 +160,10 @@ class Trainer:
             record = self._record(result, seconds, held_out)
             if self.metrics:
                 self.metrics.log(record, self.watch.words, self.watch.samples)
-            if not result.applied and self._went_back():
-                continue
+            if not result.applied:
+                with heartbeat.during("going back", heartbeat.WITHOUT_END):
+                    if self._went_back():
+                        continue
             if self.step % self.config.checkpoint.every == 0 or self.step == stop or result.stop:
                 self._save(record)
                 if self.metrics:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -124,10 +125,10 @@ def spiked(tmp_path_factory, poisoned_data):
 
 
 def curve(directory, file="metrics.jsonl"):
-    """What is the same in equal runs: all but the times."""
-    timed = ("train/step_seconds", "train/tokens_per_second", "train/mfu", "memory/peak_bytes")
+    """What is the same in equal runs: all but times and memory."""
+    measured = re.compile("(train/(step_|rank_|slowest_|tokens_per_|mfu)|memory/|checkpoint/).*")
     lines = (directory / file).read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in timed} for line in lines]
+    return [{key: value for key, value in json.loads(line).items() if not measured.match(key)} for line in lines]
 
 
 def assert_same_end(found, expected, step=STEPS):
@@ -216,7 +217,9 @@ def test_killed_after_it_went_back_it_does_so_again(tmp_path, poisoned_data):
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_not_gone_back_to(tmp_path, poisoned_data):
-    first = run("framework.pretrain", *fields(tmp_path, poisoned_data, "hurt", "run.stop_after=25"))
+    first = run(
+        "framework.pretrain", *fields(tmp_path, poisoned_data, "hurt", "checkpoint.keep=3", "run.stop_after=25")
+    )
     assert first.returncode == 0, first.stderr
     (tmp_path / "hurt" / "checkpoints" / "step-00000020" / "rank-00000.safetensors").write_bytes(b"")
     done = run("framework.pretrain", *fields(tmp_path, poisoned_data, "hurt"))
@@ -252,7 +255,7 @@ def test_one_micro_batch_of_one_rank_is_enough_for_all_to_skip(tmp_path, poisone
     ("policy", "said"),
     [
         ("guard=stop", "step 3: loss nan is not finite: training has diverged; start again with a lower"),
-        ("guard.skips=4", "step 6: loss nan is not finite, and 4 updates in a row were skipped: training"),
+        ("guard.skips=3", "step 5: loss nan is not finite, and 3 updates in a row were skipped: training"),
         ("guard.rollbacks=0", "step 4: loss nan is not finite, and the run went back 0 times before: training"),
     ],
 )
