@@ -123,6 +123,8 @@ def copy_tokenizer(manifest: Manifest, directory: Path) -> Path:
         copies = {directory / "tokenizer" / name: places.read(places.join(beside, name)) for name in _FOREIGN}
     try:
         for copy, content in copies.items():
+            if copy.parent != directory:  # an earlier start may have been with data of Loam's
+                (directory / "tokenizer.model").unlink(missing_ok=True)
             copy.parent.mkdir(exist_ok=True)
             if not copy.exists() or copy.read_bytes() != content:
                 copy.write_bytes(content)

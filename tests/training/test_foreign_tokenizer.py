@@ -19,7 +19,7 @@ from framework.corpus.shards import read_texts
 from framework.corpus.tokenizer import find_tokenizer, take_tokenizer
 from framework.errors import UserError
 from framework.inference.generation import generate_text, load
-from framework.stream.manifest import read_manifest
+from framework.stream.manifest import kept_tokenizer, read_manifest
 from framework.training.origin import check_tokenizer
 from framework.training.start import keep_tokenizer
 from tests.corpus.texts import ODD_TEXTS, random_documents, write_jsonl
@@ -261,9 +261,10 @@ def test_a_sentencepiece_model_of_others_is_taken_once_transformers_wrote_its_js
 
 def test_the_model_and_the_data_have_to_agree(origins, prepared, tmp_path):
     manifest = read_manifest(prepared["llama"])
-    (tmp_path / "run").mkdir()
+    small_tokenizer.write(tmp_path / "run")  # left by a start with other data
     keep_tokenizer(manifest, tmp_path / "run", str(origins / "llama"))
-    kept = tmp_path / "run/tokenizer"
+    kept = kept_tokenizer(tmp_path / "run")
+    assert kept == tmp_path / "run/tokenizer"
     with pytest.raises(UserError, match=rf"it gives other ids.*tokenizer\.path={origins / 'gpt2'} "):
         check_tokenizer(str(origins / "gpt2"), manifest, kept)
     shutil.copytree(origins / "llama", tmp_path / "anew")
