@@ -42,7 +42,9 @@ class TokenizerConfig:
     # worst text that was measured stay below 10 GB (benchmarks/tokenizer.py).
     sample_bytes: int = 100_000_000
     seed: int = 0  # which documents are in that sample
-    path: str = ""  # a tokenizer.model of Loam's to take instead, as data for a model that there is; empty: train one
+    # A tokenizer to take instead, as data for a model that there is: a model directory, its tokenizer.json, or a
+    # tokenizer.model of Loam's. Empty: train one
+    path: str = ""
 
     def check(self) -> None:
         require_choice("tokenizer.algorithm", self.algorithm, ("bpe", "unigram"))

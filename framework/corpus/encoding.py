@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.corpus.foreign import ForeignTokenizer
 from framework.corpus.unigram import is_unigram
 
 _OPENS = "\0"  # opens a document among others; cleaning leaves no such character in a text
@@ -34,11 +35,14 @@ def encode_batches(processor: Any, batches: Iterable[list[str]], threads: int) -
     """Encode cleaned texts as `SentencePieceProcessor.encode` does, with the id of `<|endoftext|>` before each.
 
     Args:
-        processor: a `SentencePieceProcessor` over a tokenizer of ours.
-        batches: texts that are encoded together; with unigram, two more for each thread are held.
+        processor: a `SentencePieceProcessor` over a tokenizer of ours, or the tokenizer of another model, with the id
+            before each text that it says.
+        batches: texts that are encoded together; but with BPE of ours, two more for each thread are held.
         threads: how many may work; they do not change the ids.
     """
-    if is_unigram(processor):
+    if isinstance(processor, ForeignTokenizer):
+        yield from _in_order(lambda texts: _encode_foreign(processor, texts), batches, threads)
+    elif is_unigram(processor):
         yield from _in_order(lambda texts: _encode_whole(processor, texts), batches, threads)
     else:
         yield from map(_WordEncoder(processor, threads).encode, batches)
@@ -103,6 +107,15 @@ def _encode_whole(processor: Any, texts: list[str]) -> Encoded:
     documents = [[opening, *itertools.islice(encoded, len(some))] for some in parts]
     lengths = np.array([sum(map(len, document)) for document in documents])
     return Encoded(np.concatenate(list(itertools.chain.from_iterable(documents))), lengths, _count("\n".join(texts)))
+
+
+def _encode_foreign(tokenizer: ForeignTokenizer, texts: list[str]) -> Encoded:
+    """Whole texts: what a piece may reach over is not known."""
+    encoded, opening = tokenizer.encode(texts), np.array([tokenizer.opens], np.int32)
+    lengths = np.array([1 + len(ids) for ids in encoded])
+    return Encoded(
+        np.concatenate([part for ids in encoded for part in (opening, ids)]), lengths, _count("\n".join(texts))
+    )
 
 
 def _parts(text: str) -> list[str]:

@@ -4,7 +4,8 @@ This file is the interface to the rooms that read tokens. It is written last and
 it does not list does not exist. Its fields:
 
     schema_version   1
-    tokenizer        path (relative to the manifest), sha256 of that file, vocabulary_size,
+    tokenizer        path (relative to the manifest; a tokenizer.model, or another model's tokenizer.json with its
+                     settings beside it), sha256 of that file, vocabulary_size,
                      end_of_text (the id that opens every document),
                      reserved (the id of each piece that no text becomes, "<|mask|>" and so on, by its name;
                      not in manifests of before there was infilling)

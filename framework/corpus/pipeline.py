@@ -29,6 +29,8 @@ from framework.corpus.duplicates import find_duplicates, list_parts
 from framework.corpus.engine import Engine, remove_unless_resumable
 from framework.corpus.fertility import Fertility, measure_fertility
 from framework.corpus.filters.sample import DroppedSample
+from framework.corpus.foreign import MODEL as FOREIGN
+from framework.corpus.foreign import settings_of
 from framework.corpus.manifest import Block, Corpus, HeldOut, Manifest, Shard, Split, Tokenizer
 from framework.corpus.readers import library_versions
 from framework.corpus.readers.places import base_name, find_files
@@ -38,7 +40,7 @@ from framework.corpus.report.page import REPORTS, write_report
 from framework.corpus.stages import Facts, Stage, ensure, output_error
 from framework.corpus.steps import MinimumCharacters, filter_inputs
 from framework.corpus.texts import SPLITS, write_text_shards
-from framework.corpus.tokenizer import MODEL, RESERVED, take_tokenizer, train_tokenizer
+from framework.corpus.tokenizer import MODEL, RESERVED, find_tokenizer, take_tokenizer, train_tokenizer
 from framework.corpus.tokenizer_sample import Source, wanted_bytes
 from framework.corpus.tokens import token_dtype, write_token_shards
 from framework.errors import UserError
@@ -257,12 +259,18 @@ class _Run:
 
         return ensure(self._output / "tokenizer", "tokenizer", inputs, build, reporter.say)
 
-    def _given_tokenizer(self, file: Path) -> Stage:
+    def _given_tokenizer(self, path: Path) -> Stage:
         """A copy of the tokenizer that the configuration names."""
+        file = find_tokenizer(path)
         try:
-            inputs = {"recipe": RECIPE, "given": file_digest(file)}
+            inputs: Facts = {"recipe": RECIPE, "given": file_digest(file)}
         except OSError as error:
-            raise UserError(f"tokenizer.path: {file}: {error.strerror}; give a tokenizer.model") from error
+            raise UserError(
+                f"tokenizer.path: {file}: {error.strerror}; give a model directory, its tokenizer.json, or a "
+                "tokenizer.model of Loam's"
+            ) from error
+        if file.suffix == ".json":
+            inputs |= {"settings": settings_of(file), "libraries": {"tokenizers": version("tokenizers")}}
 
         def build(directory: Path) -> Facts:
             _retract(self._config)
@@ -343,9 +351,8 @@ def _manifest(config: PrepareConfig, texts: dict[str, Stage], tokenizer: Stage, 
             train=Split(**splits["train"]),
             validation=HeldOut(**splits["validation"]),
         )
-    identity = Tokenizer(
-        path=f"../tokenizer/{MODEL}", sha256=file_digest(tokenizer.directory / MODEL), **tokenizer.facts
-    )
+    file = tokenizer.directory / (MODEL if (tokenizer.directory / MODEL).exists() else FOREIGN)
+    identity = Tokenizer(path=f"../tokenizer/{file.name}", sha256=file_digest(file), **tokenizer.facts)
     return Manifest(identity, token_dtype(identity.vocabulary_size), corpora)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from framework.checks import require
 from framework.config import TokenizerConfig
+from framework.corpus import foreign
 from framework.corpus.stages import Facts
 from framework.corpus.tokenizer_sample import LONGEST_SENTENCE, Source, draw_sentences
 from framework.corpus.unigram import with_exact_scores
@@ -85,12 +86,47 @@ def train_tokenizer(directory: Path, config: TokenizerConfig, sources: Iterable[
     return _facts(directory)
 
 
-def take_tokenizer(directory: Path, file: Path) -> Facts:
-    """Put a `tokenizer.model` that `train_tokenizer` made into `directory`; see there for what comes back.
+def find_tokenizer(path: Path) -> Path:
+    """The file that `tokenizer.path` means: itself, or that of a model directory.
+
+    Of the two that a directory may have, `tokenizer.model` counts where it is one of Loam's, else `tokenizer.json`.
 
     Raises:
-        UserError: it is none, or not one of Loam's, which are what the tokenising of texts and training rely on.
+        UserError: there is none that can be taken.
     """
+    if not path.is_dir():
+        return path
+    own, other = path / MODEL, path / foreign.MODEL
+    if own.exists() and (not other.exists() or _lacking(own) is None):
+        return own
+    if not other.exists():
+        raise UserError(f"tokenizer.path: {path} has neither {MODEL} nor {foreign.MODEL}; give a model directory")
+    return other
+
+
+def take_tokenizer(directory: Path, file: Path) -> Facts:
+    """Put a `tokenizer.model` that `train_tokenizer` made into `directory`, or the `tokenizer.json` of any model.
+
+    See `train_tokenizer` and `foreign.take_foreign` for what comes back.
+
+    Raises:
+        UserError: it is none, or a SentencePiece model of others, whose settings lie elsewhere.
+    """
+    if file.suffix == ".json":
+        return foreign.take_foreign(directory, file)
+    lacking = _lacking(file)
+    if lacking is not None:
+        raise UserError(
+            f"tokenizer.path: {file} has not the reserved piece {lacking} in its place, and so is none of Loam's; give "
+            "a directory with its tokenizer.json, which AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained("
+            "DIRECTORY) of transformers writes"
+        )
+    shutil.copyfile(file, directory / MODEL)
+    return _facts(directory)
+
+
+def _lacking(file: Path) -> str | None:
+    """The first reserved piece that a SentencePiece model has not in its place; none in one of Loam's."""
     import sentencepiece
 
     try:
@@ -99,14 +135,7 @@ def take_tokenizer(directory: Path, file: Path) -> Facts:
         raise UserError(
             f"tokenizer.path: {file} is no SentencePiece model ({error}); give a tokenizer.model"
         ) from error
-    lacking = [piece for number, piece in enumerate(FIRST_RESERVED) if processor.piece_to_id(piece) != number]
-    if lacking:
-        raise UserError(
-            f"tokenizer.path: {file} has not the reserved piece {lacking[0]} in its place, and so is none of Loam's; "
-            "leave tokenizer.path empty to train one"
-        )
-    shutil.copyfile(file, directory / MODEL)
-    return _facts(directory)
+    return next((piece for number, piece in enumerate(FIRST_RESERVED) if processor.piece_to_id(piece) != number), None)
 
 
 def _facts(directory: Path) -> Facts:
@@ -155,7 +184,10 @@ def physical_memory() -> int:
 
 
 def load_tokenizer(directory: Path) -> Any:
-    """The `SentencePieceProcessor` of a tokenizer directory."""
+    """The `SentencePieceProcessor` of a tokenizer directory, or the `ForeignTokenizer`."""
     import sentencepiece
+
+    if not (directory / MODEL).exists():
+        return foreign.ForeignTokenizer(directory)
 
     return sentencepiece.SentencePieceProcessor(model_file=str(directory / MODEL))

@@ -61,12 +61,12 @@ class ReadTexts(PipelineStep):
 class EncodeTexts(Output):
     """Encodes the texts of a task: `tokens.bin`, their ids one after another, and `lengths.npy`, a count for each.
 
-    Every document begins with the id of `<|endoftext|>`.
+    Every document begins with the id of `<|endoftext|>`, or of what the tokenizer of another model has in its place.
 
     Args:
         directory, digests: see `Output`.
         tokenizer: directory of the tokenizer; on a cluster every node must see it.
-        threads: how many SentencePiece may use; they do not change the ids.
+        threads: how many may encode; they do not change the ids.
     """
 
     name = "encode"

@@ -20,11 +20,18 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class Tokenizer(ABC):
-    """`begin`: id that every document starts with, or None; `end`: ids that end a text; `size`: ids there are."""
+    """`begin`: id that every document starts with, or None; `end`: ids that end a text; `size`: ids there are;
+    `reserved`: the id of each piece that no text becomes.
+    """
 
     begin: int | None
     end: frozenset[int]
     size: int
+
+    @property
+    @abstractmethod
+    def reserved(self) -> dict[str, int]:
+        """The id of each piece that no text becomes, as the data have it."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -95,7 +102,7 @@ class JsonTokenizer(Tokenizer):
             description = json.loads(text)
         except Exception as error:  # the library raises plain Exception
             raise UserError(f"{file}: is no tokenizer ({error}); copy the file anew") from error
-        self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self._added = {entry["id"]: entry for entry in description.get("added_tokens", [])}
         is_byte_level = '"ByteLevel"' in json.dumps(description.get("decoder"))
         self._to_bytes = _byte_level_bytes if is_byte_level else _sentencepiece_bytes
@@ -104,6 +111,11 @@ class JsonTokenizer(Tokenizer):
         self.begin = self._id(settings.get("bos_token"))
         own_end = self._id(settings.get("eos_token"))
         self.end = _end_ids(directory) | ({own_end} if own_end is not None else set())
+
+    @property
+    def reserved(self) -> dict[str, int]:
+        """The special tokens; `encode` still finds one that a text spells out, as a chat does."""
+        return {entry["content"]: token for token, entry in self._added.items() if entry["special"]}
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""

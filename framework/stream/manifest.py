@@ -15,6 +15,7 @@ from framework import distributed, places
 from framework.errors import UserError
 
 SCHEMA_VERSION = 1
+_FOREIGN = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")  # those of another model's tokenizer
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def _read_if(lead: bool, path: str, data: Any) -> bytes | None:
 
 
 def copy_tokenizer(manifest: Manifest, directory: Path) -> Path:
-    """Put the tokenizer that the shards were made with into a local directory.
+    """Put the tokenizer that the shards were made with into a local directory, and return its place.
+
+    That is a file `tokenizer.model`, or a directory `tokenizer` with the files of another model's.
 
     Raises:
         UserError: it is missing or another one.
@@ -114,13 +117,26 @@ def copy_tokenizer(manifest: Manifest, directory: Path) -> Path:
             f"{manifest.tokenizer}: is not the tokenizer the shards of {manifest.path} were made with; restore it or "
             "prepare the data again"
         )
-    copy = directory / "tokenizer.model"
+    copies = {directory / "tokenizer.model": content}
+    if manifest.tokenizer.endswith(".json"):
+        beside = posixpath.dirname(manifest.tokenizer)
+        copies = {directory / "tokenizer" / name: places.read(places.join(beside, name)) for name in _FOREIGN}
     try:
-        if not copy.exists() or copy.read_bytes() != content:
-            copy.write_bytes(content)
+        for copy, content in copies.items():
+            if copy.parent != directory:  # an earlier start may have been with data of Loam's
+                (directory / "tokenizer.model").unlink(missing_ok=True)
+            copy.parent.mkdir(exist_ok=True)
+            if not copy.exists() or copy.read_bytes() != content:
+                copy.write_bytes(content)
     except OSError as error:
         raise UserError(f"{copy}: {error.strerror}; free some space or choose another run.directory") from error
-    return copy
+    return kept_tokenizer(directory)
+
+
+def kept_tokenizer(directory: Path) -> Path:
+    """Where `copy_tokenizer` has put the tokenizer in a directory."""
+    file = directory / "tokenizer.model"
+    return file if file.exists() else directory / "tokenizer"
 
 
 def _remedy(data: Any) -> str:

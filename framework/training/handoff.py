@@ -12,7 +12,7 @@ from framework import distributed
 from framework.config import PretrainConfig
 from framework.errors import UserError
 from framework.model.huggingface import read_model_directory, write_model_directory
-from framework.stream.manifest import Manifest
+from framework.stream.manifest import Manifest, kept_tokenizer
 from framework.training.validation import HeldOut
 
 
@@ -38,7 +38,7 @@ def write_model(
         path,
         weights,
         config.model,
-        tokenizer=path.parent / "tokenizer.model",
+        tokenizer=kept_tokenizer(path.parent),
         provenance=_provenance(config, manifest, step, tokens, held_out)
         | ({"started_from": {"path": config.origin, "sha256": origin}} if origin else {}),
         dtype=torch.float32 if config.precision.dtype == "fp32" else torch.bfloat16,

@@ -12,7 +12,7 @@ from framework.errors import UserError
 from framework.model.config_json import from_json
 from framework.model.huggingface import read_model_directory
 from framework.model.tokenizer import load_tokenizer, read_json
-from framework.model.tokenizer_files import open_own, same_tokenizer
+from framework.model.tokenizer_files import same_tokenizer
 from framework.model.transformer import Transformer, initialize
 from framework.model.weights import weight_files
 from framework.stream.manifest import Manifest
@@ -87,31 +87,22 @@ def _digest(directory: Path) -> str:
 def check_tokenizer(origin: str, manifest: Manifest, own: Path) -> None:
     """The data are in the tokens that the model was trained with.
 
-    own: the `tokenizer.model` of the data, on this machine.
+    own: the `tokenizer.model` of the data, or the directory with their `tokenizer.json`, on this machine.
 
     Raises:
         UserError: they are not, and what can be done about it.
     """
-    theirs = Path(origin) / "tokenizer.model"
-    if theirs.exists():
-        found = hashlib.sha256(theirs.read_bytes()).hexdigest()
-        fits, which = found == manifest.tokenizer_sha256, f"sha256 {found[:12]} and {manifest.tokenizer_sha256[:12]}"
-    else:
-        fits = same_tokenizer(open_own(own, own.parent), load_tokenizer(Path(origin)))
-        which = "its tokenizer.json gives other ids"
+    theirs = Path(origin) / ("tokenizer.json" if own.is_dir() else "tokenizer.model")
+    found = hashlib.sha256(theirs.read_bytes()).hexdigest() if theirs.exists() else ""
+    fits, which = found == manifest.tokenizer_sha256, f"sha256 {found[:12]} and {manifest.tokenizer_sha256[:12]}"
+    if not fits and (own.is_dir() or not found):  # json may be written in several ways
+        fits = same_tokenizer(load_tokenizer(own), load_tokenizer(theirs if found else Path(origin)))
+        which = "it gives other ids"
     if not fits:
         raise UserError(
             f"model.from: the tokenizer of {origin} is not that of the token shards, {manifest.path} ({which}); "
-            + _remedy(theirs)
+            f"prepare the data with it: python -m framework.prepare tokenizer.path={origin} output=..."
         )
-
-
-def _remedy(file: Path) -> str:
-    try:
-        open_own(file, file.parent)
-    except UserError:
-        return "Loam prepares data for tokenizers of its own alone, so start from a model directory that has one"
-    return f"prepare the data with it: python -m framework.prepare tokenizer.path={file} output=..."
 
 
 def set_initial_weights(model: Transformer, config: PretrainConfig) -> None:

@@ -11,6 +11,7 @@ from framework.distributed import agreed, together
 from framework.errors import UserError
 from framework.model.families import check_exportable
 from framework.model.huggingface import parameter_shapes
+from framework.model.tokenizer import load_tokenizer, read_json
 from framework.model.tokenizer_files import open_own
 from framework.stream.manifest import Manifest, copy_tokenizer
 from framework.training.checkpoint import Checkpoint, newest_sound
@@ -42,18 +43,20 @@ def keep_tokenizer(manifest: Manifest, run: Path, origin: str) -> None:
     """
     if distributed.rank() != 0:
         return
-    tokenizer = open_own(copy_tokenizer(manifest, run), run)
-    if (tokenizer.size, tokenizer.begin) != (manifest.vocabulary_size, manifest.end_of_text):
+    kept = copy_tokenizer(manifest, run)
+    tokenizer = load_tokenizer(kept) if kept.is_dir() else open_own(kept, run)
+    opens = read_json(kept / "generation_config.json").get("bos_token_id") if kept.is_dir() else tokenizer.begin
+    if (tokenizer.size, opens) != (manifest.vocabulary_size, manifest.end_of_text):
         raise UserError(
             f"{manifest.path}: says {manifest.vocabulary_size} ids and end of text {manifest.end_of_text}, "
-            f"{manifest.tokenizer} has {tokenizer.size} and {tokenizer.begin}; prepare the data again"
+            f"{manifest.tokenizer} has {tokenizer.size} and {opens}; prepare the data again"
         )
     if manifest.reserved and manifest.reserved != tokenizer.reserved:
         raise UserError(
             f"{manifest.path}: the reserved ids it lists are not those of {manifest.tokenizer}; prepare the data again"
         )
     if origin:
-        check_tokenizer(origin, manifest, run / "tokenizer.model")
+        check_tokenizer(origin, manifest, kept)
 
 
 def checkpoint_to_resume(

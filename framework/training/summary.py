@@ -10,7 +10,7 @@ from typing import Any
 from framework import distributed
 from framework.config import PretrainConfig
 from framework.stream.loader import TrainingRows
-from framework.stream.manifest import Manifest, Split
+from framework.stream.manifest import Manifest, Split, kept_tokenizer
 from framework.training.checkpoint_store import newest_place
 from framework.training.engine import Engine
 from framework.training.json_lines import objects
@@ -62,7 +62,7 @@ def gather(
         },
         "artefacts": {
             "token shards": manifest.path.removesuffix("/manifest.json"),
-            "tokenizer": str(run / "tokenizer.model"),
+            "tokenizer": str(kept_tokenizer(run)),
             "checkpoint": newest_place(run, config.checkpoint),
             "metrics": str(run / "metrics.jsonl"),
             "model": str(run / "model"),

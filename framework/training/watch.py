@@ -8,6 +8,7 @@ from typing import Any
 from framework import distributed
 from framework.config import PretrainConfig
 from framework.model.tokenizer import load_tokenizer
+from framework.stream.manifest import kept_tokenizer
 from framework.training.engine import Engine
 from framework.training.memory_usage import usage
 from framework.training.norms import norms
@@ -35,7 +36,7 @@ class Watch:
         self._own_time: OwnTime | None = None
         self._samples: Samples | None = None
         if config.samples.every:
-            tokenizer = load_tokenizer(run / "tokenizer.model")
+            tokenizer = load_tokenizer(kept_tokenizer(run))
             self._samples = Samples(config.samples, tokenizer, config.model)
         self.facts: dict[str, Any] = {}
         self.words: list[str] = []

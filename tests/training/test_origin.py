@@ -204,13 +204,10 @@ def test_the_tokenizer_has_to_be_that_of_the_data(data, tmp_path):
     small_tokenizer.write(tmp_path / "same")
     check_tokenizer(str(tmp_path / "same"), manifest, own)
 
-    other = small_tokenizer.write(tmp_path / "other", ())  # one of Loam's, with which data can be prepared
+    small_tokenizer.write(tmp_path / "other", ())
     with pytest.raises(
-        UserError, match=rf"^model\.from: the tokenizer of .*/other is not that .*tokenizer\.path={other}"
+        UserError, match=rf"^model\.from: the tokenizer of .*/other is not that .*tokenizer\.path={tmp_path / 'other'} "
     ):
-        check_tokenizer(str(tmp_path / "other"), manifest, own)
-    other.write_bytes(b"of someone else's")
-    with pytest.raises(UserError, match=r"Loam prepares data for tokenizers of its own alone"):
         check_tokenizer(str(tmp_path / "other"), manifest, own)
 
 
@@ -228,5 +225,5 @@ def test_a_tokenizer_that_transformers_wrote_anew_is_known_by_what_it_does(data,
     one, another = list(pieces)[-1], list(pieces)[-2]
     pieces[one], pieces[another] = pieces[another], pieces[one]
     file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"its tokenizer\.json gives other ids"):
+    with pytest.raises(UserError, match=r"it gives other ids"):
         check_tokenizer(str(tmp_path), manifest, own)
