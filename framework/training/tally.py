@@ -17,7 +17,7 @@ class Tally:
         self._less_by_corpus = dict.fromkeys(rows.mixture.corpora, 0)
         for first, past in left_out:
             self._less += rows.lengths.total(past) - rows.lengths.total(first)
-            before, after = (rows.tokens_drawn(max(edge, rows.order.began_at)) for edge in (first, past))
+            before, after = (rows.tokens_drawn(edge) for edge in (first, past))
             for name in self._less_by_corpus:
                 self._less_by_corpus[name] += after[name] - before[name]
 
