@@ -131,6 +131,7 @@ def test_workers_change_no_byte_and_tasks_no_token(tmp_path: Path) -> None:
     assert prepare(other).digest == manifest.digest
 
 
+@pytest.mark.slow
 def test_only_corpora_that_lose_something_else_are_written_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,7 @@ def test_only_corpora_that_lose_something_else_are_written_again(
     assert manifest.corpora["second"].documents_in == len(raw_texts(tmp_path, "second"))
 
 
+@pytest.mark.slow
 def test_order_of_corpora_says_which_copy_stays(tmp_path: Path) -> None:
     config = corpora(tmp_path)
     config.corpora = dict(reversed(config.corpora.items()))
@@ -198,6 +200,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert prepare(undisturbed).digest == resumed.digest
 
 
+@pytest.mark.slow
 def test_nothing_asked_for_keeps_every_copy(tmp_path: Path) -> None:
     config = corpora(tmp_path, exact=False)
     config.corpora["second"].deduplicate_paragraphs = False

@@ -22,6 +22,7 @@ def test_a_run_that_grows_is_the_same_on_any_layout_and_after_a_stop(tmp_path, d
     assert curve(pretrain(tmp_path, data, "stopped", *GROWING, "zero=stage2", ranks=2)) == curve(whole)
 
 
+@pytest.mark.slow
 def test_other_data_are_refused_or_begin_a_new_order(tmp_path, data):
     places = (f"run.directory={tmp_path}", "run.name=changed", f"data.path={data}")
     pretrain(tmp_path, data, "changed", "run.stop_after=10")

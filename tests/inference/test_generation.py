@@ -22,6 +22,10 @@ class Spelled(Tokenizer):
         self.pieces = pieces
         self.begin, self.end, self.size = 0, frozenset({0}), len(pieces)
 
+    @property
+    def reserved(self) -> dict[str, int]:
+        return {}
+
     def encode(self, text: str) -> list[int]:
         return [self.pieces.index(bytes([byte])) for byte in text.encode()]
 
