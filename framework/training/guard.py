@@ -185,6 +185,27 @@ class Guard:
         return Action.SKIP, 0, reason
 
 
+def remedy_for_divergence(step: int, in_a_row: int, kept: list[int]) -> str:
+    """What the user may do when a run was ended.
+
+    Args:
+        step: at which it was.
+        in_a_row: updates that were withheld up to it.
+        kept: steps of its checkpoints, newest first.
+    """
+    remedy = "start again with a lower optimizer.learning_rate"
+    if not kept:
+        return f"{remedy}; there is no checkpoint yet, so it begins anew"
+    last_update = step - max(1, in_a_row)
+    remedy += f"; it goes on from the checkpoint of step {kept[0]}"
+    if kept[0] < last_update:
+        return remedy
+    return (
+        f"{remedy}, which update {last_update} may have spoilt already: if it ends so again, remove the checkpoints "
+        f"from step {last_update} on, or begin anew under another run.name"
+    )
+
+
 def threshold(values: list[float], factor: float) -> float:
     """The median plus `factor` robust standard deviations."""
     middle = median(values)

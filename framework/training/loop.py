@@ -25,7 +25,7 @@ from framework.training.checkpoint_store import open_store
 from framework.training.checkpoint_writer import CheckpointWriter
 from framework.training.determinism import make_deterministic
 from framework.training.engine import Engine, StepResult
-from framework.training.guard import Action, Guard
+from framework.training.guard import Action, Guard, remedy_for_divergence
 from framework.training.handoff import handed_over, write_model
 from framework.training.identity import current
 from framework.training.incidents import Incidents, forget_later
@@ -71,12 +71,12 @@ def train(config: PretrainConfig) -> None:
     if found is not None:
         state = found.state
         say(f"{found.place}: taken up at step {state['step']}, {state['sequences']} sequences into the data")
-    together(lambda: keep_tokenizer(manifest, run, "" if found else config.origin))
     lengths = Curriculum(config.data.sequence_length, config.data.length_changes)
     data, order = config.data, current(history)
     rows = together(
         lambda: TrainingRows(manifest, data.weights, lengths, data.lanes, data.seed, shards, order, objective)
     )
+    together(lambda: keep_tokenizer(manifest, run, "" if found else config.origin))
     if distributed.rank() == 0:  # not before: a start that is refused must not replace what the run was made with
         (run / "config.yaml").write_text(composition.to_yaml(config))
     held_out, layout = open_held_out(config.objective, manifest), Layout.here(config.parallel)
@@ -208,7 +208,10 @@ class Trainer:
         assert verdict is not None
         self.incidents.tell(verdict, guard.state)
         if verdict.action == Action.END:
-            remedy = "start again with a lower optimizer.learning_rate; it goes on from the newest checkpoint"
+            self.writer.finish()
+            if self.metrics:
+                self.metrics.close({})
+            remedy = remedy_for_divergence(verdict.step, guard.state.in_a_row, self.store.steps())
             problem = f"step {verdict.step}: {verdict.reason}: training has diverged"
             raise distributed.agreed(UserError(f"{problem}; {remedy}"))
         if verdict.action != Action.ROLL_BACK:

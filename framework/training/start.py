@@ -72,7 +72,8 @@ def checkpoint_to_resume(
     if found is None and config.checkpoint.start_from:
         found = _newest_of_this_model(open_source(run, config.checkpoint), config)
         if found is None:
-            raise agreed(UserError(f"checkpoint.start_from: {config.checkpoint.start_from} has no checkpoint; mend it"))
+            problem = f"checkpoint.start_from: {config.checkpoint.start_from} has no checkpoint"
+            raise agreed(UserError(f"{problem}; name a directory or URL that holds step-*/manifest.json"))
     now = identity(config, manifest, digest_of_origin(config.origin, found))
     if found is None:
         return None, [{"began_at": 0, "identity": now}]

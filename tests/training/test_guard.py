@@ -14,7 +14,7 @@ from framework.stream.loader import Order, TrainingRows
 from framework.stream.manifest import read_manifest
 from framework.stream.shards import open_shards
 from framework.training.gate import Gate
-from framework.training.guard import Action, Guard, threshold
+from framework.training.guard import Action, Guard, remedy_for_divergence, threshold
 from framework.training.tally import Tally
 from tests.synthetic import make_data
 
@@ -247,3 +247,17 @@ def test_consecutive_ranges_become_one():
     judged(guard, [(NAN, 1.0), (NAN, 1.0), (4.0, 1.0), (NAN, 1.0)])
     assert guard.state.left_out == [[0, 8], [12, 16]]
     assert all(past < first for (_, past), (first, _) in pairwise(guard.state.left_out))
+
+
+@pytest.mark.parametrize(
+    ("in_a_row", "kept", "told"),
+    [
+        (0, [], "there is no checkpoint yet, so it begins anew"),
+        (3, [8, 4], "goes on from the checkpoint of step 8, which update 7 may have spoilt already: if it ends so"),
+        (2, [4], "goes on from the checkpoint of step 4"),
+    ],
+)
+def test_the_remedy_for_divergence_can_be_followed(in_a_row, kept, told):
+    said = remedy_for_divergence(10, in_a_row, kept)
+    assert told in said
+    assert ("spoilt" in said) == (kept[:1] == [8])

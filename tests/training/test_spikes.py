@@ -268,3 +268,4 @@ def test_a_run_that_cannot_be_helped_ends_in_one_line(tmp_path, poisoned_data, m
         (line,) = done.stderr.splitlines()
         assert said in line
         assert curve(tmp_path / "lost", "guard.jsonl")[-1]["action"] == "end"
+        assert "Ended by the guard at step" in (tmp_path / "lost" / "report.html").read_text()

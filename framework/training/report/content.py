@@ -117,6 +117,7 @@ class RunReport:
     ranks: int
     processors: int
     complete: bool
+    ended: dict[str, Any] | None  # the event by which the guard ended the run, unless it went on since
     starts: Newest
     asked: dict[str, float]
     realised: dict[str, float]
@@ -142,7 +143,8 @@ def report_of(run: Path) -> RunReport:
         steps.add(record)
     if not steps.last:
         raise UserError(f"{run}: has made no step yet; wait for one")
-    starts = list(objects(run / STARTS))
+    starts, events = list(objects(run / STARTS)), list(objects(run / "guard.jsonl"))
+    ended = events[-1] if events and events[-1]["action"] == "end" else None
     layout: dict[str, Any] = starts[-1] if starts else {"ranks": 1, "processors": 1, "shares": {}}
     summary = json.loads((run / "summary.json").read_bytes()) if (run / "summary.json").exists() else {}
     return RunReport(
@@ -153,11 +155,12 @@ def report_of(run: Path) -> RunReport:
         prediction=predict(config, layout["ranks"], layout["processors"]),
         ranks=layout["ranks"],
         processors=layout["processors"],
-        complete=steps.last["step"] >= config.schedule.steps,
+        complete=ended is None and steps.last["step"] >= config.schedule.steps,
+        ended=ended,
         starts=_newest(starts, _STARTS),
         asked=layout["shares"],
         realised=_by_name(steps.last, "data/share/"),
-        guard=_newest(list(objects(run / "guard.jsonl")), _EVENTS),
+        guard=_newest(events, _EVENTS),
         checkpoints=_newest(_checkpoints(run, config, steps), _CHECKPOINTS),
         norms=_norms(steps.latest),
         samples=_rounds(list(objects(run / "samples.jsonl"))),
