@@ -118,6 +118,7 @@ def _original_first(config: PrepareConfig, text: str) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_workers_change_no_byte_and_tasks_no_token(tmp_path: Path) -> None:
     config = corpora(tmp_path, near=True)
     manifest = prepare(config)

@@ -184,6 +184,7 @@ def test_the_table_accounts_for_every_document(small: PrepareConfig, capsys: pyt
     assert "\x1b" not in captured.err + captured.out
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"

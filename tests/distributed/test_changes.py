@@ -11,6 +11,7 @@ def curve(records):
     return [(r["step"], r["train/loss"], r["data/batch_hash"], r["data/sequences"], r["data/tokens"]) for r in records]
 
 
+@pytest.mark.slow
 def test_a_run_that_grows_is_the_same_on_any_layout_and_after_a_stop(tmp_path, data):
     whole = pretrain(tmp_path, data, "whole", *GROWING, "zero=stage2", ranks=2)
     assert [r["data/sequences"] for r in whole][:8] == [16, 32, 48, 64, 96, 128, 160, 192]

@@ -15,6 +15,7 @@ def data(tmp_path_factory):  # enough that the run stays within the first epoch
     return make_data(tmp_path_factory.mktemp("data"), {"web": 500, "books": 500}, blocks=30)
 
 
+@pytest.mark.slow
 def test_a_rank_never_opens_a_block_of_anothers_lane(data, tmp_path):
     folders = [tmp_path / f"node-{rank}" for rank in range(RANKS)]
     for rank, folder in enumerate(folders):

@@ -25,6 +25,7 @@ def assert_equal_runs(runs, data, *overrides, ranks):
     assert hashes(runs / f"{slug}-1") == hashes(runs / f"{slug}-2") != {}
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_with_several_threads(runs, data, monkeypatch):
     monkeypatch.setitem(launch.ENVIRONMENT, "OMP_NUM_THREADS", "2")
     assert_equal_runs(runs, data, "zero=stage1", ranks=1)

@@ -39,7 +39,8 @@ def test_one_rank_goes_on_as_four(runs, data, reference):
     assert_same_curve(pretrain(runs, data, "grown", "zero=stage3", ranks=4), reference)
 
 
-@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_bf16_resumes_exactly(runs, data, stage):
     name, overrides = f"bf16-{stage}", (f"zero=stage{stage}", "precision=bf16", "model.layers=1", "run.stop_after=6")
     whole = pretrain(runs, data, name, *overrides, ranks=2)

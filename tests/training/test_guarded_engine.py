@@ -135,6 +135,7 @@ def assert_sound(ranks, layouts):
         assert out.count("as it should be") == len(LAYOUTS if layouts == "all" else FEW)
 
 
+@pytest.mark.slow
 def test_one_rank():
     assert_sound(1, "few")
 
