@@ -144,7 +144,7 @@ def report_of(run: Path) -> RunReport:
     if not steps.last:
         raise UserError(f"{run}: has made no step yet; wait for one")
     starts, events = list(objects(run / STARTS)), list(objects(run / "guard.jsonl"))
-    ended = events[-1] if events and events[-1]["action"] == "end" else None
+    ended = events[-1] if events and events[-1].get("action") == "end" else None
     layout: dict[str, Any] = starts[-1] if starts else {"ranks": 1, "processors": 1, "shares": {}}
     summary = json.loads((run / "summary.json").read_bytes()) if (run / "summary.json").exists() else {}
     return RunReport(
