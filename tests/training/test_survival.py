@@ -62,7 +62,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(runs, data, asking):
 def test_a_rank_that_was_stopped_is_named_and_the_job_ends(runs, data, fault):
     fault("stop:1:14")
     job = start_ranks(
-        "tests.faulty_pretrain", *SMALL, *places(runs, data, "stopped"), "guard.timeout=5", "batch.micro=8", ranks=2
+        "tests.faulty_pretrain", *SMALL, *places(runs, data, "halted"), "guard.timeout=5", "batch.micro=8", ranks=2
     )
     (code, lines), (killed, _) = outcome(job)
     assert (code, killed) == (70, -signal.SIGKILL)
@@ -70,7 +70,7 @@ def test_a_rank_that_was_stopped_is_named_and_the_job_ends(runs, data, fault):
     assert re.match(r"loam: hung: rank 1, last heard of at step \d+: silent, so it was stopped \(SIGSTOP\)", said[0])
     assert re.match(r"loam: rank 0 waits in all_reduce \(step 14, framework/training/engine.py:\d+, ", said[1])
     assert said[2].startswith("loam: no progress for 5 s (guard.timeout): the job ends")
-    assert said[0].removeprefix("loam: ") in (runs / "stopped" / "log" / "rank-00000.log").read_text()
+    assert said[0].removeprefix("loam: ") in (runs / "halted" / "log" / "rank-00000.log").read_text()
 
 
 @pytest.mark.slow
