@@ -4,17 +4,22 @@
 `kernels.reference` says what every implementation has to compute.
 """
 
-from collections.abc import Callable
+import importlib.util
 from contextlib import AbstractContextManager, ExitStack
 
+import torch
 from torch import Tensor
 
-from kernels import reference, sdpa
+from kernels import attention_op, reference, sdpa
+from kernels.documents import Documents, documents, documents_of
 
-__all__ = ["attention", "use"]
+__all__ = ["Documents", "attention", "documents", "documents_of", "use"]
 
-_implementations: dict[str, Callable[..., Tensor]] = {"reference": reference.attention, "sdpa": sdpa.attention}
-_in_force = "sdpa"
+IMPLEMENTATIONS = ("auto", "reference", "sdpa", "triton")
+TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+TRITON_HEAD_SIZE = 256  # at most
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+_in_force = "auto"
 
 
 def attention(
@@ -23,11 +28,13 @@ def attention(
     v: Tensor,
     *,
     causal: bool = True,
-    document: Tensor | None = None,
+    document: Tensor | Documents | None = None,
     window: int = 0,
     scale: float | None = None,
     softcap: float = 0.0,
-) -> Tensor:
+    sink: Tensor | None = None,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Scaled dot-product attention; returns [batch, query time, heads, head size] in the dtype of `q`.
 
     q: [batch, query time, heads, head size]; k, v: [batch, key time, key-value heads, head size], where the
@@ -35,29 +42,49 @@ def attention(
     differ: the queries then stand at the last positions, as they do when decoding with a cache.
 
     causal: a query sees no key after its own position.
-    document: int32 [batch, time], equal numbers in contiguous runs; attention never crosses from one to
-        another. Queries and keys must then be equally many.
+    document: int32 [batch, time], equal numbers in contiguous runs, or what `documents` made of them; attention
+        never crosses from one to another. Queries and keys must then be equally many. `documents_of` makes the
+        numbers of cumulative lengths.
     window: keys that a query sees, itself included; 0: all. Causal attention only.
-    scale: factor on the scores; None: 1 / sqrt(head size).
+    scale: factor on the scores, above 0; None: 1 / sqrt(head size).
     softcap: scores become softcap x tanh(score / softcap) (arXiv:2408.00118); 0: as they are.
+    sink: fp32 [heads], a further score of each row whose value is zero (arXiv:2508.10925; "attention sink").
+    return_lse: also give the logarithm of the sum of the exponentials of each row's scores, the sink's included:
+        fp32 [batch, heads, query time], differentiable; of fp64, fp64.
 
-    A query that sees no key gives zeros. Raises ValueError for shapes or options that do not go together.
+    A query that sees no key gives zeros; its log-sum-exp is -inf, or the sink. Under autocast, q, k and v are cast.
+    Raises ValueError for shapes or options that do not go together, and for what the implementation in force does
+    not support.
     """
-    _check(q, k, v, causal, document, window, softcap)
-    if scale is None:
-        scale = q.shape[-1] ** -0.5
-    implementation = _implementations[_in_force]
-    return implementation(q, k, v, causal=causal, document=document, window=window, scale=scale, softcap=softcap)
+    if _autocasts(q):
+        q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
+    _check(q, k, v, causal, document, window, softcap, sink)
+    if isinstance(document, Tensor):
+        document = documents(document)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    chosen = _choose(q)
+    if chosen == "triton":
+        output, lse = _triton(q, k, v, causal, document, window, scale, softcap, sink)
+        return (output, lse) if return_lse else output
+    number = None if document is None else document.number_BT
+    if chosen == "sdpa" and not (softcap or return_lse or sink is not None):  # torch's call has no place for these
+        return sdpa.attention(q, k, v, causal=causal, document=number, window=window, scale=scale)
+    output, lse = reference.attention(
+        q, k, v, causal=causal, document=number, window=window, scale=scale, softcap=softcap, sink=sink
+    )
+    return (output, lse) if return_lse else output
 
 
 def use(name: str) -> AbstractContextManager[object]:
     """Put the named implementation in force: from now on, or, in a `with` statement, until its end.
 
-    Raises ValueError, naming those that exist, for an unknown one.
+    auto: triton for tensors on a GPU, sdpa for others. reference: written out in torch. sdpa: torch's
+    `scaled_dot_product_attention`, and the reference for what that lacks. triton: kernels of our own, on a GPU or in
+    Triton's interpreter (TRITON_INTERPRET=1). Raises ValueError, naming those that exist, for an unknown one.
     """
     global _in_force
-    if name not in _implementations:
-        raise ValueError(f"unknown attention implementation {name!r}; choose {' | '.join(_implementations)}")
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(f"unknown attention implementation {name!r}; choose {' | '.join(IMPLEMENTATIONS)}")
     restore = ExitStack()
     restore.callback(_put_in_force, _in_force)
     _in_force = name
@@ -69,7 +96,43 @@ def _put_in_force(name: str) -> None:
     _in_force = name
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, document: Tensor | None, window: int, softcap: float) -> None:
+def _choose(q: Tensor) -> str:
+    if _in_force == "auto":
+        return "triton" if q.is_cuda and HAS_TRITON else "sdpa"
+    return _in_force
+
+
+def _triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    document: Documents | None,
+    window: int,
+    scale: float,
+    softcap: float,
+    sink: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    _check_triton(q, scale)
+    first, end = (None, None) if document is None else (document.first_BT, document.end_BT)
+    sink = None if sink is None else sink.float()
+    return attention_op.attention(q, k, v, first, end, sink, causal, window, scale, softcap)
+
+
+def _autocasts(q: Tensor) -> bool:
+    return torch.amp.is_autocast_available(q.device.type) and torch.is_autocast_enabled(q.device.type)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    document: Tensor | Documents | None,
+    window: int,
+    softcap: float,
+    sink: Tensor | None,
+) -> None:
     if q.dim() != 4 or k.dim() != 4:
         raise ValueError(f"q, k and v must be [batch, time, heads, head size]; got {_shapes(q, k, v)}")
     if k.shape != v.shape:
@@ -80,14 +143,40 @@ def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, document: Tensor | Non
         raise ValueError(f"{k.shape[2]} key-value heads must divide the {q.shape[2]} heads")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"q, k and v must have one dtype; got {q.dtype}, {k.dtype}, {v.dtype}")
-    if document is not None and (q.shape[1] != k.shape[1] or document.shape != q.shape[:2]):
-        raise ValueError(
-            f"document {list(document.shape)} must be [batch, time], as many queries as keys; got {_shapes(q, k, v)}"
-        )
+    if document is not None:
+        numbers = document if isinstance(document, Tensor) else document.number_BT
+        if q.shape[1] != k.shape[1] or numbers.shape != q.shape[:2]:
+            raise ValueError(
+                f"document {list(numbers.shape)} must be [batch, time], as many queries as keys; got {_shapes(q, k, v)}"
+            )
     if window < 0 or (window and not causal):
         raise ValueError(f"window={window} with causal={causal}; it must be at least 0, and 0 unless causal")
     if softcap < 0:
         raise ValueError(f"softcap={softcap}; it must be at least 0")
+    if sink is not None and sink.shape != q.shape[2:3]:
+        raise ValueError(f"sink {list(sink.shape)} must be [heads]; got {_shapes(q, k, v)}")
+
+
+def _check_triton(q: Tensor, scale: float) -> None:
+    instead = "or take kernels.use('sdpa')"
+    if not q.is_cuda and not _interprets():
+        raise ValueError(f"the Triton kernels need tensors on a GPU, got {q.device}; move them, {instead}")
+    if q.dtype not in TRITON_DTYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in TRITON_DTYPES)
+        raise ValueError(f"the Triton kernels take {names}, got {q.dtype}; convert, {instead}")
+    if q.shape[3] > TRITON_HEAD_SIZE:
+        raise ValueError(f"the Triton kernels take head sizes up to {TRITON_HEAD_SIZE}, got {q.shape[3]}; {instead}")
+    if scale <= 0:
+        raise ValueError(f"scale={scale}; the Triton kernels take one above 0, {instead}")
+
+
+def _interprets() -> bool:
+    """Whether Triton runs kernels in its interpreter, where tensors of the CPU will do."""
+    if not HAS_TRITON:
+        return False
+    import triton
+
+    return triton.knobs.runtime.interpret
 
 
 def _shapes(q: Tensor, k: Tensor, v: Tensor) -> str:

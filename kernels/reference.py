@@ -17,8 +17,9 @@ def attention(
     window: int,
     scale: float,
     softcap: float,
-) -> Tensor:
-    """`kernels.attention` in the dtype given, materialising every score."""
+    sink: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of `kernels.attention` in the dtype given, materialising every score."""
     queries_per_key = q_BQHD.shape[2] // k_BKGD.shape[2]
     k_BKHD = k_BKGD.repeat_interleave(queries_per_key, dim=2)
     v_BKHD = v_BKGD.repeat_interleave(queries_per_key, dim=2)
@@ -29,9 +30,22 @@ def attention(
     visible = visible_keys(
         q_BQHD.shape[1], k_BKGD.shape[1], causal=causal, document=document, window=window, device=q_BQHD.device
     )
-    weights_BHQK = scores_BHQK.masked_fill(~visible, float("-inf")).softmax(dim=-1)
+    scores_BHQK = scores_BHQK.masked_fill(~visible, float("-inf"))
+    if sink is not None:  # a last key that all see, whose value is zero
+        sink_BHQ1 = sink.to(scores_BHQK.dtype)[:, None, None].expand(*scores_BHQK.shape[:3], 1)
+        scores_BHQK = torch.cat((scores_BHQK, sink_BHQ1), dim=-1)
+    weights_BHQK = scores_BHQK.softmax(dim=-1)[..., : len(v_BKHD[0])]
     weights_BHQK = weights_BHQK.masked_fill(~visible, 0.0)  # a row without any visible key is NaN until here
-    return torch.einsum("bhqk,bkhd->bqhd", weights_BHQK, v_BKHD)
+    lse_BHQ = _log_sum_exp(scores_BHQK)
+    return torch.einsum("bhqk,bkhd->bqhd", weights_BHQK, v_BKHD), lse_BHQ
+
+
+def _log_sum_exp(scores_BHQK: Tensor) -> Tensor:
+    """In fp32 at least; -inf, with a gradient of zero, for a row without any score."""
+    dtype = torch.promote_types(scores_BHQK.dtype, torch.float32)
+    empty_BHQ1 = (scores_BHQK == float("-inf")).all(dim=-1, keepdim=True)
+    lse_BHQ = scores_BHQK.masked_fill(empty_BHQ1, 0.0).to(dtype).logsumexp(dim=-1)
+    return lse_BHQ.masked_fill(empty_BHQ1[..., 0], float("-inf"))
 
 
 def visible_keys(

@@ -15,13 +15,8 @@ def attention(
     document: Tensor | None,
     window: int,
     scale: float,
-    softcap: float,
 ) -> Tensor:
     """`kernels.attention`; a mask is built only where a flag of torch's does not say the same."""
-    if softcap:  # torch's call has no place for it
-        return reference.attention(
-            q, k, v, causal=causal, document=document, window=window, scale=scale, softcap=softcap
-        )
     query_time, key_time = q.shape[1], k.shape[1]
     window = 0 if window >= key_time else window
     if query_time == 1 and window:  # one token decoded: its window is the end of the cache
