@@ -5,6 +5,7 @@
 """
 
 import importlib.util
+import os
 from contextlib import AbstractContextManager, ExitStack
 
 import torch
@@ -18,6 +19,8 @@ __all__ = ["Documents", "attention", "documents", "documents_of", "use"]
 IMPLEMENTATIONS = ("auto", "reference", "sdpa", "triton")
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 TRITON_HEAD_SIZE = 256  # at most
+# Triton reads it when a kernel is defined: then kernels run in its interpreter, on tensors of the CPU.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 _in_force = "auto"
 
@@ -159,7 +162,7 @@ def _check(
 
 def _check_triton(q: Tensor, scale: float) -> None:
     instead = "or take kernels.use('sdpa')"
-    if not q.is_cuda and not _interprets():
+    if not q.is_cuda and not INTERPRETED:
         raise ValueError(f"the Triton kernels need tensors on a GPU, got {q.device}; move them, {instead}")
     if q.dtype not in TRITON_DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in TRITON_DTYPES)
@@ -168,15 +171,6 @@ def _check_triton(q: Tensor, scale: float) -> None:
         raise ValueError(f"the Triton kernels take head sizes up to {TRITON_HEAD_SIZE}, got {q.shape[3]}; {instead}")
     if scale <= 0:
         raise ValueError(f"scale={scale}; the Triton kernels take one above 0, {instead}")
-
-
-def _interprets() -> bool:
-    """Whether Triton runs kernels in its interpreter, where tensors of the CPU will do."""
-    if not HAS_TRITON:
-        return False
-    import triton
-
-    return triton.knobs.runtime.interpret
 
 
 def _shapes(q: Tensor, k: Tensor, v: Tensor) -> str:
