@@ -7,6 +7,7 @@
 import importlib.util
 import os
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,8 +38,8 @@ def attention(
     softcap: float = 0.0,
     sink: Tensor | None = None,
     return_lse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Scaled dot-product attention; returns [batch, query time, heads, head size] in the dtype of `q`.
+) -> Any:
+    """Scaled dot-product attention; returns a tensor [batch, query time, heads, head size] in the dtype of `q`.
 
     q: [batch, query time, heads, head size]; k, v: [batch, key time, key-value heads, head size], where the
     key-value heads divide the heads (grouped-query attention, arXiv:2305.13245). Query and key time may
@@ -52,8 +53,8 @@ def attention(
     scale: factor on the scores, above 0; None: 1 / sqrt(head size).
     softcap: scores become softcap x tanh(score / softcap) (arXiv:2408.00118); 0: as they are.
     sink: fp32 [heads], a further score of each row whose value is zero (arXiv:2508.10925; "attention sink").
-    return_lse: also give the logarithm of the sum of the exponentials of each row's scores, the sink's included:
-        fp32 [batch, heads, query time], differentiable; of fp64, fp64.
+    return_lse: return (output, log-sum-exp), the latter the logarithm of the sum of the exponentials of each row's
+        scores, the sink's included: [batch, heads, query time], fp32 (fp64 of fp64), differentiable.
 
     A query that sees no key gives zeros; its log-sum-exp is -inf, or the sink. Under autocast, q, k and v are cast.
     Raises ValueError for shapes or options that do not go together, and for what the implementation in force does

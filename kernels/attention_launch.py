@@ -33,7 +33,7 @@ def forward(
 
     first, end: int32, contiguous: where the document of each key begins and ends in its row; None: no documents.
     """
-    batch, query_time, heads, head_size = q_BQHD.shape
+    batch, query_time, heads, _ = q_BQHD.shape
     output = q_BQHD.new_empty(q_BQHD.shape)
     log_sum_exp = q_BQHD.new_empty((batch, heads, query_time), dtype=torch.float32)
     if output.numel() == 0:

@@ -62,7 +62,7 @@ def attention_backward(
     from kernels import attention_launch
 
     with _device_of(q):
-        *gradients, delta_BHQ = attention_launch.backward(
+        q_gradient, k_gradient, v_gradient, delta_BHQ = attention_launch.backward(
             gradient,
             lse_gradient,
             q,
@@ -78,9 +78,9 @@ def attention_backward(
             softcap=softcap,
         )
     if sink is None:
-        return *gradients, q.new_empty(0, dtype=torch.float32)
+        return q_gradient, k_gradient, v_gradient, q.new_empty(0, dtype=torch.float32)
     share_BHQ = torch.exp(sink[:, None] - log_sum_exp)  # of the softmax; the sink's value is nothing
-    return *gradients, -(share_BHQ * delta_BHQ).sum((0, 2))
+    return q_gradient, k_gradient, v_gradient, -(share_BHQ * delta_BHQ).sum((0, 2))
 
 
 @attention_backward.register_fake
@@ -142,7 +142,9 @@ def _flops(q: tuple[int, ...], k: tuple[int, ...], *_: Any, **__: Any) -> int:
 
 
 @register_flop_formula(torch.ops.loam.attention_backward)
-def _backward_flops(gradient: Any, lse_gradient: Any, q: tuple[int, ...], k: tuple[int, ...], *_: Any, **__: Any) -> int:
+def _backward_flops(
+    gradient: Any, lse_gradient: Any, q: tuple[int, ...], k: tuple[int, ...], *_: Any, **__: Any
+) -> int:
     """Five products to the forward's two: scores again, and the gradients of p, v, q and k."""
     return _flops(q, k) * 5 // 2
 

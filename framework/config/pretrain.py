@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from framework.checks import require, require_positive
+from framework.checks import require, require_choice, require_positive
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.model import StartingModelConfig
@@ -25,6 +25,7 @@ class PretrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
+    attention: str = "auto"  # auto: triton on a GPU, sdpa elsewhere | triton: own kernels | sdpa: torch's | reference
     compile: bool = False  # transformer blocks by torch.compile; a few minutes at the start for less a step
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -45,6 +46,7 @@ class PretrainConfig:
 
     def check(self, world_size: int = 1) -> None:
         require_positive("data.lanes", self.data.lanes)
+        require_choice("attention", self.attention, ("auto", "triton", "sdpa", "reference"))
         self.data.remote.check()
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
         others = (self.loss, self.memory, self.cluster, self.checkpoint, self.guard, self.validation, self.tracker)

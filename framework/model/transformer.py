@@ -20,6 +20,7 @@ import kernels
 from framework.config import ModelConfig
 from framework.model.cache import KeyValueCache
 from framework.model.width import is_hidden_matrix, output_multiplier, query_multiplier, width_ratio
+from kernels import Documents
 
 Head = Callable[[Tensor, Tensor], Any]  # of hidden states [B, T, C] and the output projection's weight [V, C]
 
@@ -65,8 +66,9 @@ class Transformer(nn.Module):
         """
         if cache is not None and document_BT is not None:
             raise ValueError("a cache holds one document a row; pass either document or cache")
+        documents = None if document_BT is None else kernels.documents(document_BT)
         if positions_BT is None:
-            positions_BT = self._positions(tokens_BT, document_BT, cache)
+            positions_BT = self._positions(tokens_BT, documents, cache)
         x_BTC = self.embedding(tokens_BT)
         rotation = None
         if self.config.position == "learned":
@@ -74,7 +76,7 @@ class Transformer(nn.Module):
         else:
             rotation = rotary_angles(self.config, positions_BT)
         for block in self.blocks:
-            x_BTC = block(x_BTC, rotation, document_BT, cache)
+            x_BTC = block(x_BTC, rotation, documents, cache)
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         x_BTC = self.norm(x_BTC[:, -1:] if last_only else x_BTC)
@@ -82,9 +84,9 @@ class Transformer(nn.Module):
             x_BTC = x_BTC * self.output_multiplier
         return self.embedding(x_BTC, head) if self.config.tied_embeddings else self.output(x_BTC, head)
 
-    def _positions(self, tokens_BT: Tensor, document_BT: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-        if document_BT is not None:
-            return positions_in_documents(document_BT)
+    def _positions(self, tokens_BT: Tensor, documents: Documents | None, cache: KeyValueCache | None) -> Tensor:
+        if documents is not None:
+            return positions_in_documents(documents)
         first = cache.length if cache is not None else 0
         return torch.arange(first, first + tokens_BT.shape[1], device=tokens_BT.device)[None, :]
 
@@ -122,11 +124,11 @@ class Block(nn.Module):
         self,
         x_BTC: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
-        document_BT: Tensor | None,
+        documents: Documents | None,
         cache: KeyValueCache | None,
     ) -> Tensor:
         """Residual stream [B, T, C] in and out; `rotation` is that of `rotary_angles`."""
-        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), rotation, document_BT, cache)
+        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), rotation, documents, cache)
         return x_BTC + self.mlp(self.mlp_norm(x_BTC))
 
 
@@ -154,7 +156,7 @@ class Attention(nn.Module):
         self,
         x_BTC: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
-        document_BT: Tensor | None,
+        documents: Documents | None,
         cache: KeyValueCache | None,
     ) -> Tensor:
         """Normalised residual stream [B, T, C] to this layer's addition to it."""
@@ -167,7 +169,7 @@ class Attention(nn.Module):
             q_BTHD, k_BTGD = rotate(q_BTHD, rotation), rotate(k_BTGD, rotation)
         if cache is not None:
             k_BTGD, v_BTGD = cache.update(self.layer, k_BTGD, v_BTGD)
-        mixed_BTHD = self.mix(q_BTHD, k_BTGD, v_BTGD, causal=self.causal, document=document_BT, window=self.window)
+        mixed_BTHD = self.mix(q_BTHD, k_BTGD, v_BTGD, causal=self.causal, document=documents, window=self.window)
         return self.output(mixed_BTHD.flatten(-2))
 
 
@@ -207,13 +209,10 @@ def _norm(config: ModelConfig) -> nn.Module:
 # ------------------------------------------------------------------------------------- positions
 
 
-def positions_in_documents(document_BT: Tensor) -> Tensor:
-    """Position [B, T] of each token within its document, from the documents' numbers in contiguous runs."""
-    index_BT = torch.arange(document_BT.shape[1], device=document_BT.device).expand_as(document_BT)
-    starts_BT = torch.ones_like(document_BT, dtype=torch.bool)
-    starts_BT[:, 1:] = document_BT[:, 1:] != document_BT[:, :-1]
-    first_BT = torch.where(starts_BT, index_BT, 0).cummax(dim=1).values
-    return index_BT - first_BT
+def positions_in_documents(documents: Documents) -> Tensor:
+    """Position [B, T], int64, of each token within its document."""
+    first_BT = documents.first_BT
+    return torch.arange(first_BT.shape[1], device=first_BT.device) - first_BT
 
 
 def rotary_angles(config: ModelConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor]:

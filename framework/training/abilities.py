@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+import kernels
 from framework.checks import require
 from framework.config import PretrainConfig
 from framework.model.transformer import Transformer
@@ -15,6 +16,7 @@ from framework.training.float8 import ALIGNMENT, float8_layers
 
 def check_machine(config: PretrainConfig) -> None:
     """Raise `UserError` naming the field and the remedy where this machine lacks what the settings need."""
+    _check_attention(config)
     if config.compile:
         _check_compilers(torch.cuda.is_available())
     if config.precision.dtype == "fp8":
@@ -26,6 +28,26 @@ def check_machine(config: PretrainConfig) -> None:
             "zero.offload",
             "nvme needs libaio and its headers, and a compiler that finds them",
             "install libaio-dev (libaio-devel) and g++, or choose zero.offload=cpu",
+        )
+
+
+def _check_attention(config: PretrainConfig) -> None:
+    cuda = torch.cuda.is_available()
+    head_size = config.model.head_size
+    require(
+        not (config.attention == "triton" or (config.attention == "auto" and cuda and kernels.HAS_TRITON))
+        or head_size <= kernels.TRITON_HEAD_SIZE,
+        "attention",
+        f"{config.attention} takes heads of at most {kernels.TRITON_HEAD_SIZE}, and model.head_size is {head_size}",
+        "choose attention=sdpa",
+    )
+    if config.attention == "triton":
+        require(kernels.HAS_TRITON, "attention", "needs Triton, and it is not installed", "pip install 'loam[triton]'")
+        require(
+            cuda or kernels.INTERPRETED,
+            "attention",
+            "triton needs a GPU, and this machine has none",
+            "choose attention=auto, or set TRITON_INTERPRET=1 to run its kernels, very slowly, on the CPU",
         )
 
 

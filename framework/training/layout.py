@@ -15,6 +15,7 @@ from framework import distributed
 from framework.config import ParallelConfig
 from framework.model.transformer import positions_in_documents
 from framework.stream.loader import share_of
+from kernels import documents
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,5 @@ class Layout:
             return tokens_BT, labels_BT, document_BT, None
         length = tokens_BT.shape[1] // self.sequence_ranks
         part = slice(self.sequence_rank * length, (self.sequence_rank + 1) * length)
-        return tokens_BT[:, part], labels_BT[:, part], document_BT, positions_in_documents(document_BT)[:, part]
+        positions_BT = positions_in_documents(documents(document_BT))
+        return tokens_BT[:, part], labels_BT[:, part], document_BT, positions_BT[:, part]

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import kernels
 from framework import composition, distributed, heartbeat
 from framework.config import PretrainConfig
 from framework.distributed import together
@@ -55,6 +56,7 @@ def train(config: PretrainConfig) -> None:
     """
     if config.deterministic:
         make_deterministic()
+    kernels.use(config.attention)
     run = Path(config.run.directory) / config.run.name
     manifest = read_manifest(config.data.path)
     together(lambda: settle_model(config, manifest))

@@ -90,7 +90,7 @@ def test_implementations_of_attention_agree_in_loss_and_gradients(config):
 
 def test_positions_restart_with_each_document():
     document = torch.tensor([[0, 0, 0, 1, 2, 2], [3, 3, 1, 1, 1, 1]], dtype=torch.int32)
-    assert positions_in_documents(document).tolist() == [[0, 1, 2, 0, 0, 1], [0, 1, 0, 1, 2, 3]]
+    assert positions_in_documents(kernels.documents(document)).tolist() == [[0, 1, 2, 0, 0, 1], [0, 1, 0, 1, 2, 3]]
 
 
 def test_initial_weights_depend_on_seed_and_name_alone():

@@ -52,7 +52,7 @@ class FaultyServer:
                     with outer._lock:
                         outer._busy -= 1
 
-            do_HEAD = do_GET  # noqa: N815
+            do_HEAD = do_GET
 
             def _answer(self, fault: Fault) -> None:
                 file = directory / self.path.lstrip("/")
