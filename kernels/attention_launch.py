@@ -84,11 +84,10 @@ def backward(
 
     output and log-sum-exp may come from elsewhere, of which these keys are only a part (as in ring attention).
     """
-    q_gradient = q_BQHD.new_empty(q_BQHD.shape)
-    k_gradient, v_gradient = k_BKGD.new_zeros(k_BKGD.shape), v_BKGD.new_zeros(v_BKGD.shape)
-    delta_BHQ = torch.empty_like(log_sum_exp_BHQ)
+    q_gradient, k_gradient, v_gradient = (x.new_empty(x.shape) for x in (q_BQHD, k_BKGD, v_BKGD))
+    delta_BHQ = log_sum_exp_BHQ.new_empty(log_sum_exp_BHQ.shape)
     if q_BQHD.numel() == 0:
-        return q_gradient, k_gradient, v_gradient, delta_BHQ
+        return q_gradient, k_gradient.zero_(), v_gradient.zero_(), delta_BHQ
     _delta(output_BQHD, gradient_BQHD, lse_gradient_BHQ, delta_BHQ)
 
     batch, query_time, heads, _ = q_BQHD.shape

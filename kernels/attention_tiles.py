@@ -89,8 +89,9 @@ def queries_of_keys(mask, batch, keys, CAUSAL: tl.constexpr, DOCUMENTS: tl.const
     """The interval [low, high) of queries that see each key; keys beyond the end count as the last one."""
     first, end, query_time, key_time, window = mask
     key = tl.minimum(keys, key_time - 1)
-    low = key * 0
-    high = low + key_time
+    ahead = key_time - query_time  # the position of the first query
+    low = key * 0 + ahead
+    high = key * 0 + key_time
     if DOCUMENTS:
         low = tl.load(first + batch * key_time + key)
         high = tl.load(end + batch * key_time + key)
@@ -98,7 +99,6 @@ def queries_of_keys(mask, batch, keys, CAUSAL: tl.constexpr, DOCUMENTS: tl.const
         low = tl.maximum(low, key)
     if WINDOW:
         high = tl.minimum(high, key + window)
-    ahead = key_time - query_time  # positions that have a key and no query
     return tl.maximum(low - ahead, 0), tl.maximum(high - ahead, 0)
 
 

@@ -1,4 +1,4 @@
-"""bfloat16 for Triton's interpreter, which keeps it as bit patterns and adds and multiplies those as integers."""
+"""bfloat16 for Triton's interpreter, which adds its bit patterns as integers and rounds by cutting them."""
 
 import numpy as np
 import triton.language as tl
@@ -20,8 +20,12 @@ def narrow(values: np.ndarray) -> np.ndarray:
 
 
 def install() -> None:
-    """Let products and all operations on two tensors compute in fp32 and round once."""
-    create_dot, binary_op = InterpreterBuilder.create_dot, InterpreterBuilder.binary_op
+    """Let products and all operations on two tensors compute in fp32, and round to the nearest, as a GPU does."""
+    create_dot, binary_op, cast_impl = (
+        InterpreterBuilder.create_dot,
+        InterpreterBuilder.binary_op,
+        InterpreterBuilder.cast_impl,
+    )
 
     def dot(self, a, b, *rest):
         a, b = (TensorHandle(widen(x.data), tl.float32) if is_bf16(x) else x for x in (a, b))
@@ -35,7 +39,16 @@ def install() -> None:
             return TensorHandle(result, tl.int1)
         return TensorHandle(narrow(result), tl.bfloat16)
 
-    InterpreterBuilder.create_dot, InterpreterBuilder.binary_op = dot, operation
+    def cast(self, source, dtype):
+        if is_bf16(source) and dtype.scalar == tl.float32:
+            return TensorHandle(widen(source.data), tl.float32)
+        if source.dtype.scalar == tl.float32 and dtype.scalar == tl.bfloat16:
+            return TensorHandle(narrow(source.data), tl.bfloat16)
+        return cast_impl(self, source, dtype)
+
+    InterpreterBuilder.create_dot = dot
+    InterpreterBuilder.binary_op = operation
+    InterpreterBuilder.cast_impl = cast
 
 
 def is_bf16(handle: TensorHandle) -> bool:
