@@ -16,12 +16,15 @@ demo: .venv/installed
 # A file's tests share what its first one made, so a file stays with one process.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
+# Twice, as Triton runs kernels either on a GPU or, with the variable, in its interpreter.
 test: .venv/installed
 	$(PYTEST)
+	TRITON_INTERPRET=1 $(PYTEST) tests/interpreter
 
 # The proofs that take minutes each.
 slow: .venv/installed
 	$(PYTEST) -m slow
+	TRITON_INTERPRET=1 $(PYTEST) -m slow tests/interpreter
 
 check: .venv/installed
 	$(BIN)/ruff check .

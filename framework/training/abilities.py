@@ -10,8 +10,10 @@ import torch
 import kernels
 from framework.checks import require
 from framework.config import PretrainConfig
+from framework.errors import UserError
 from framework.model.transformer import Transformer
 from framework.training.float8 import ALIGNMENT, float8_layers
+from kernels.configurations import choose, present_architecture
 
 
 def check_machine(config: PretrainConfig) -> None:
@@ -33,22 +35,20 @@ def check_machine(config: PretrainConfig) -> None:
 
 def _check_attention(config: PretrainConfig) -> None:
     cuda = torch.cuda.is_available()
-    head_size = config.model.head_size
+    if config.attention != "triton" and not (config.attention == "auto" and cuda and kernels.HAS_TRITON):
+        return
+    require(kernels.HAS_TRITON, "attention", "triton is not installed", "pip install 'loam[triton]'")
     require(
-        not (config.attention == "triton" or (config.attention == "auto" and cuda and kernels.HAS_TRITON))
-        or head_size <= kernels.TRITON_HEAD_SIZE,
+        cuda or kernels.INTERPRETED,
         "attention",
-        f"{config.attention} takes heads of at most {kernels.TRITON_HEAD_SIZE}, and model.head_size is {head_size}",
-        "choose attention=sdpa",
+        "triton needs a GPU, and this machine has none",
+        "choose attention=auto, or set TRITON_INTERPRET=1 to run its kernels, very slowly, on the CPU",
     )
-    if config.attention == "triton":
-        require(kernels.HAS_TRITON, "attention", "needs Triton, and it is not installed", "pip install 'loam[triton]'")
-        require(
-            cuda or kernels.INTERPRETED,
-            "attention",
-            "triton needs a GPU, and this machine has none",
-            "choose attention=auto, or set TRITON_INTERPRET=1 to run its kernels, very slowly, on the CPU",
-        )
+    dtype = torch.float32 if config.precision.dtype == "fp32" else torch.bfloat16
+    try:
+        choose("forward", present_architecture(), config.model.head_size, dtype)
+    except ValueError as error:
+        raise UserError(f"attention: {error}; choose attention=sdpa") from error
 
 
 def _check_compilers(cuda: bool) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 
+import kernels
 from framework.config import (
     BatchConfig,
     LossConfig,
@@ -270,6 +271,27 @@ def test_a_machine_that_cannot_write_to_nvme_refuses_to(monkeypatch, tmp_path):
     monkeypatch.setattr(abilities, "_has_libaio", lambda: False)
     with pytest.raises(UserError, match=r"^zero.offload: nvme needs libaio .*; install libaio-dev .*zero.offload=cpu"):
         check_machine(config(tmp_path))
+
+
+@pytest.mark.skipif(kernels.INTERPRETED, reason="the interpreter needs no GPU")
+def test_the_kernels_are_for_gpus_that_the_table_has(monkeypatch):
+    config = PretrainConfig(model=ModelConfig(head_size=512), attention="triton")
+    with pytest.raises(UserError, match=r"^attention: triton needs a GPU, and this machine has none; .*attention=auto"):
+        check_machine(config)
+    check_machine(PretrainConfig(attention="sdpa"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(abilities, "present_architecture", lambda: "sm_70")
+    for attention in ("auto", "triton"):
+        with pytest.raises(UserError, match=r"^attention: no Triton .* sm_70, .*; choose attention=sdpa"):
+            check_machine(PretrainConfig(attention=attention))
+    monkeypatch.setattr(abilities, "present_architecture", lambda: "sm_90")
+    check_machine(PretrainConfig())
+    with pytest.raises(UserError, match=r"^attention: no Triton .* head size 512.*; choose attention=sdpa"):
+        check_machine(config)
+    monkeypatch.setattr(kernels, "HAS_TRITON", False)
+    check_machine(PretrainConfig())
+    with pytest.raises(UserError, match=r"^attention: triton is not installed; pip install 'loam\[triton\]'"):
+        check_machine(config)
 
 
 def test_float8_is_for_gpus_that_have_it_and_for_torchao(monkeypatch):
