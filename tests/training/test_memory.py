@@ -295,7 +295,7 @@ def test_the_kernels_are_for_gpus_that_the_table_has(monkeypatch):
 
 
 def test_float8_is_for_gpus_that_have_it_and_for_torchao(monkeypatch):
-    config = PretrainConfig(model=CONFIGS["llama"], precision=PrecisionConfig("fp8"))
+    config = PretrainConfig(model=CONFIGS["llama"], precision=PrecisionConfig("fp8"), attention="sdpa")
     with pytest.raises(
         UserError, match=r"^precision.dtype: fp8 needs a GPU .* this machine has none; .*precision=bf16"
     ):
@@ -310,7 +310,7 @@ def test_float8_is_for_gpus_that_have_it_and_for_torchao(monkeypatch):
         check_machine(config)
     monkeypatch.setattr(abilities.importlib.util, "find_spec", lambda name: name)
     with pytest.raises(UserError, match=r"^precision.dtype: fp8 needs layers with sides that 16 divides"):
-        check_machine(PretrainConfig(model=MODEL, precision=PrecisionConfig("fp8")))
+        check_machine(PretrainConfig(model=MODEL, precision=PrecisionConfig("fp8"), attention="sdpa"))
 
 
 def test_float8_is_for_the_layers_of_blocks_whose_sides_fit():
