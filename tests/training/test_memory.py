@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -305,10 +306,11 @@ def test_float8_is_for_gpus_that_have_it_and_for_torchao(monkeypatch):
     with pytest.raises(UserError, match=r"^precision.dtype: .* this machine has one of 8.6; "):
         check_machine(config)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.setattr(abilities.importlib.util, "find_spec", lambda _name: None)
+    only_here = SimpleNamespace(util=SimpleNamespace(find_spec=lambda _name: None))  # torch, too, asks what there is
+    monkeypatch.setattr(abilities, "importlib", only_here)
     with pytest.raises(UserError, match=r"^precision.dtype: fp8 needs torchao, .* pip install 'loam\[fp8\]'"):
         check_machine(config)
-    monkeypatch.setattr(abilities.importlib.util, "find_spec", lambda name: name)
+    only_here.util.find_spec = lambda name: name
     with pytest.raises(UserError, match=r"^precision.dtype: fp8 needs layers with sides that 16 divides"):
         check_machine(PretrainConfig(model=MODEL, precision=PrecisionConfig("fp8"), attention="sdpa"))
 
