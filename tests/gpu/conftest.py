@@ -1,14 +1,18 @@
 """Where the tests of this directory run: a GPU, at real sizes; or, to try the tests themselves, the interpreter."""
 
-import os
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
+import kernels
 from tests.gpu.cases import Case
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if kernels.INTERPRETED:
+    from tests.interpreter import bf16
+
+    bf16.install()
+
 TINY = 64  # times shorter in the interpreter, which takes a second for what a GPU does in a microsecond
 
 
@@ -20,7 +24,7 @@ class Place:
     tiny: bool
 
     def size(self, case: Case) -> Case:
-        """The case as it is run here: shorter, with fewer heads, and without bf16, where it is interpreted."""
+        """The case as it is run here: shorter and with fewer heads where it is interpreted."""
         if not self.tiny:
             return case
         groups = min(case.groups, 2)
@@ -32,7 +36,6 @@ class Place:
             groups=groups,
             documents=self.length(case.documents) * bool(case.documents),
             window=self.length(case.window) * bool(case.window),
-            dtype=torch.float16 if case.dtype == torch.bfloat16 else case.dtype,  # whose bits it adds as integers
         )
 
     def length(self, tokens: int) -> int:
@@ -42,7 +45,7 @@ class Place:
 
 @pytest.fixture(scope="session")
 def place():
-    if INTERPRETED:
+    if kernels.INTERPRETED:
         return Place(torch.device("cpu"), tiny=True)
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU (or TRITON_INTERPRET=1, which tries the tests at tiny sizes on a CPU)")

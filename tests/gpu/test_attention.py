@@ -17,6 +17,7 @@ changes a number by at most, relatively; so n roundings in a row change the norm
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import kernels
 from tests.gpu import exact
@@ -24,6 +25,8 @@ from tests.gpu.cases import CASES, draw
 
 pytestmark = pytest.mark.gpu
 
+# without cuDNN, which refuses some masks of odd sizes
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 ROUNDED_SCORES = 2.0**-19
 BLOCK = 32  # rows
 # Root mean square that a gradient is taken to have at least. It has ten times that and more, except where each query
@@ -73,12 +76,13 @@ def torchs(tensors):
         leaves = [leaf.contiguous().requires_grad_() for leaf in leaves]
         triangle = tensors.options["causal"] and tensors.options["document"] is None and not tensors.options["window"]
         triangle = triangle and q.shape[1] == k.shape[1]
-        output = F.scaled_dot_product_attention(
-            *leaves,
-            attn_mask=None if triangle else exact.written_mask(tensors.leaves, tensors.options, row),
-            is_causal=triangle,
-            scale=tensors.options["scale"],
-        )
+        with sdpa_kernel(BACKENDS):
+            output = F.scaled_dot_product_attention(
+                *leaves,
+                attn_mask=None if triangle else exact.written_mask(tensors.leaves, tensors.options, row),
+                is_causal=triangle,
+                scale=tensors.options["scale"],
+            )
         gradients = torch.autograd.grad(output, leaves, tensors.upstream[row].transpose(0, 1)[None])
         q_gradient, *key_gradients = (x[0].transpose(0, 1).double() for x in (gradients))
         summed = [x.unflatten(1, (-1, shared)).sum(2) for x in key_gradients]

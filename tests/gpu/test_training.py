@@ -3,6 +3,9 @@
 What bf16's rounding does is measured, not guessed: the same training is run with torch's attention by another backend,
 whose roundings are others, and with the rows of each batch in another order. The losses of such a pair of runs drift
 apart; so far may those of Triton and torch drift, times three, for a run is one draw of what chance may do.
+
+A training forgives small errors and learns around them; for those there is `test_attention`. This one sees what the
+parts do together: a mask or a gradient that is not what the model was told it is.
 """
 
 import math
@@ -17,7 +20,7 @@ import kernels
 
 pytestmark = pytest.mark.gpu
 
-STEPS, VOCABULARY = 200, 512
+STEPS, VOCABULARY, LAG = 200, 64, 5
 SIMILAR = 3  # times the drift of two runs that differ by rounding alone
 
 
@@ -25,8 +28,9 @@ def model_for(place):
     from framework.config import ModelConfig  # neither needs Hydra or DeepSpeed
     from framework.model.transformer import Transformer, initialize
 
-    large = {"hidden_size": 512, "layers": 4, "heads": 8, "key_value_heads": 2, "head_size": 64}
-    tiny = {"hidden_size": 32, "layers": 1, "heads": 2, "key_value_heads": 1, "head_size": 16}
+    # as many key-value heads as heads: torch has two backends for that with a mask, and one for grouped queries
+    large = {"hidden_size": 512, "layers": 4, "heads": 8, "head_size": 64}
+    tiny = {"hidden_size": 32, "layers": 1, "heads": 2, "head_size": 16}
     config = ModelConfig(vocabulary_size=VOCABULARY, maximum_positions=1024, **(tiny if place.tiny else large))
     model = Transformer(config)
     initialize(model, config, seed=0)
@@ -34,15 +38,15 @@ def model_for(place):
 
 
 def batches(place, steps):
-    """Rows of documents; each token is one of four that may follow the one before, so there is something to learn."""
+    """Rows of documents; a token is one of two that may follow that LAG places before, which attention has to find."""
     generator = torch.Generator().manual_seed(0)
-    following = torch.randint(VOCABULARY, (VOCABULARY, 4), generator=generator)
+    following = torch.randint(VOCABULARY, (VOCABULARY, 2), generator=generator)
     rows, time = (2, 32) if place.tiny else (8, 1024)
     for _ in range(steps):
-        choices = torch.randint(4, (time, rows), generator=generator)
-        tokens = [torch.randint(VOCABULARY, (rows,), generator=generator)]
+        choices = torch.randint(2, (time + 1 - LAG, rows), generator=generator)
+        tokens = list(torch.randint(VOCABULARY, (LAG, rows), generator=generator))
         for choice in choices:
-            tokens.append(following[tokens[-1], choice])
+            tokens.append(following[tokens[-LAG], choice])
         row = torch.stack(tokens, dim=1)
         document = (torch.rand(rows, time, generator=generator) < 8 / time).cumsum(1).int()
         yield row.to(place.device), document.to(place.device)
@@ -76,8 +80,9 @@ def drift(one, other):
 def test_the_loss_goes_the_way_it_goes_with_torchs_attention(place, record_property):
     steps = 4 if place.tiny else STEPS
     backwards = torch.arange(2 if place.tiny else 8, device=place.device).flip(0)
-    torchs = losses(place, steps, "sdpa")
-    rounding = {"rows in another order": drift(torchs, losses(place, steps, "sdpa", order=backwards))}
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION if place.tiny else SDPBackend.EFFICIENT_ATTENTION]):
+        torchs = losses(place, steps, "sdpa")
+        rounding = {"rows in another order": drift(torchs, losses(place, steps, "sdpa", order=backwards))}
     with sdpa_kernel([SDPBackend.MATH]):
         rounding["another backend"] = drift(torchs, losses(place, steps, "sdpa"))
     ours = losses(place, steps, "triton")
@@ -90,4 +95,4 @@ def test_the_loss_goes_the_way_it_goes_with_torchs_attention(place, record_prope
     assert apart <= SIMILAR * max(rounding.values()) + 1e-6
     if not place.tiny:
         assert ours[0] > math.log(VOCABULARY) - 0.5
-        assert ours[-1] < 0.7 * ours[0]  # it did learn: 4 of 512 tokens may follow, so the least is log 4
+        assert ours[-1] < 0.7 * ours[0]  # it did learn: 2 tokens may follow, so the least is log 2
