@@ -84,26 +84,30 @@ def test_reads_and_writes_its_tensors_alone_and_all_of_them(place, surrounded, c
     assert surrounded.are_untouched()
 
 
+@pytest.mark.parametrize("wider", [0, 1], ids=["descriptors", "pointers"])
 @pytest.mark.parametrize("name", ["documents", "head size 128", "fp32"])
-def test_rows_beside_a_view_are_not_read(place, name):
-    """A slice in time of longer rows, between NaN: the ends of a row are not the ends of memory."""
+def test_rows_beside_a_view_are_not_read(place, name, wider):
+    """A slice in time of longer rows, between NaN: the ends of a row are not the ends of memory.
+
+    With heads that are one number wider, no stride is a multiple of 16 bytes, as descriptors want it.
+    """
     tensors = draw(place.size(CASES[name]), place.device)
     expected = triton(tensors, lse_counts=True)
 
-    def within(tensor, axis):
+    def within(tensor, axis, wider=wider):
         wide = list(tensor.shape)
         wide[axis] += 128
+        wide[-1] += wider
         view = torch.full(wide, float("nan"), dtype=tensor.dtype, device=tensor.device)
-        view = view.narrow(axis, 64, tensor.shape[axis])
+        view = view.narrow(axis, 64, tensor.shape[axis]).narrow(-1, 0, tensor.shape[-1])
         view.copy_(tensor.detach())
         return view.requires_grad_(tensor.requires_grad)
 
     leaves = [within(leaf, 1) for leaf in tensors.leaves]
-    got = triton(
-        Tensors(leaves, within(tensors.upstream, 1), within(tensors.lse_upstream, 2), tensors.options), lse_counts=True
-    )
+    lse_upstream = within(tensors.lse_upstream, 2, wider=0)
+    got = triton(Tensors(leaves, within(tensors.upstream, 1), lse_upstream, tensors.options), lse_counts=True)
     for one, other in zip((*got[:2], *got[2]), (*expected[:2], *expected[2]), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)  # by pointers, perhaps, and not by descriptors
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)  # other tiles, perhaps, so other roundings
         assert one.isfinite().all()
 
 
