@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The CPU commands share the cores among ranks, one thread each; set it to use more.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test slow check clean
+.PHONY: demo test slow check gpu gpu-figures clean
 
 # Raw text to a trained model and a few of its words: CPU only, two ranks.
 demo: export CUDA_VISIBLE_DEVICES =
@@ -35,6 +35,25 @@ check: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -e '.[development]' -c constraints.txt
 	touch $@
+
+# On a machine with a GPU, which may have torch, triton and pytest and no .venv: kernels/README.md says what to bring.
+ON_GPU = $(if $(wildcard .venv/installed),$(BIN)/python,$(PYTHON))
+gpu:
+	$(ON_GPU) -m pytest -v -m gpu -n 4 tests/gpu
+
+# What goes into benchmarks/RESULTS.md, each within ten minutes, e.g. `make -k gpu-figures FIGURES=attention OUT=figures`.
+FIGURES ?= attention cross_entropy elementwise train_step
+OUT ?= figures
+AT_MOST := timeout 590
+gpu-figures: $(FIGURES:%=figure-%)
+figure-%: SHELL := bash
+figure-%:
+	mkdir -p $(OUT)
+	set -o pipefail; $(AT_MOST) $(ON_GPU) -m benchmarks.$* --output $(OUT) 2>&1 | tee $(OUT)/$*.txt
+figure-train_step:
+	mkdir -p $(OUT)
+	set -o pipefail; $(AT_MOST) $(ON_GPU) -m torch.distributed.run --standalone --nproc-per-node 1 \
+		-m benchmarks.train_step 2>&1 | tee $(OUT)/train_step.txt
 
 # Removes what was made here: the environment, prepared data and runs.
 clean:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 
@@ -17,3 +18,26 @@ def machine(*packages: str) -> str:
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"no {package}")
     return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(versions)}"
+
+
+def accelerator() -> str:
+    """One line: the GPU, its multiprocessors and memory, and the versions of driver, CUDA (or ROCm) and cuDNN."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "no GPU"
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    runtime = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+    return (
+        f"{properties.name}, {properties.multi_processor_count} multiprocessors, "
+        f"{properties.total_memory / 2**30:.0f} GiB, driver {_driver()}, {runtime}, "
+        f"cuDNN {torch.backends.cudnn.version()}"
+    )
+
+
+def _driver() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return "unknown"

@@ -255,9 +255,9 @@ def started(contestants: dict[str, Callable[[], Contestant]]) -> tuple[dict[str,
 
 def contestants_for(work: Work, stages: list[int], **settings: Any) -> dict[str, Callable[[], Contestant]]:
     """Those that are installed, Loam at each stage."""
-    chosen: dict[str, Callable[[], Contestant]] = {
-        f"loam, stage {stage}": partial(loam, work, stage, **settings) for stage in stages
-    }
+    chosen: dict[str, Callable[[], Contestant]] = {}
+    if importlib.util.find_spec("deepspeed"):  # a machine for figures may lack it
+        chosen = {f"loam, stage {stage}": partial(loam, work, stage, **settings) for stage in stages}
     chosen["ddp"] = partial(ddp, work)
     if importlib.util.find_spec("transformers") and importlib.util.find_spec("accelerate"):
         chosen["trainer"] = partial(trainer, work)

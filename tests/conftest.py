@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.synthetic import make_data
-
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """Two corpora of random documents, prepared."""
+    from tests.synthetic import make_data  # here, for a machine that has a GPU may lack what this needs
+
     return make_data(tmp_path_factory.mktemp("data"), {"web": 300, "books": 60}, {"web": 60, "books": 16})
 
 
