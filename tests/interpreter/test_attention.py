@@ -115,7 +115,7 @@ def test_head_sizes(head_size):
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 9}, {"causal": False}, {"sink": True}], ids=str)
-@pytest.mark.parametrize(("queries", "keys"), [(7, 70), (1, 40), (33, 65), (50, 20)])
+@pytest.mark.parametrize(("queries", "keys"), [(7, 70), (1, 40), (37, 67), (50, 20)])
 def test_queries_at_the_last_positions(queries, keys, options):
     """More queries than keys: the first see nothing, and give zeros."""
     check((1, queries, keys, 2, 1, 16), torch.float32, options)
@@ -147,7 +147,7 @@ def test_every_way_of_launching(configuration, laid, monkeypatch):
     from kernels import attention_launch
 
     monkeypatch.setattr(attention_launch, "choose", lambda *_: configuration)
-    check((1, 70, 70, 2, 1, 24), torch.bfloat16, {"document": RANDOM_DOCUMENTS, "window": 30}, laid=laid)
+    check((1, 70, 70, 2, 1, 24), torch.bfloat16, {"document": RANDOM_DOCUMENTS, "window": 31}, laid=laid)
     check((1, 9, 50, 1, 1, 32), torch.float32, {"sink": True, "softcap": 1.0}, laid=laid)
 
 
