@@ -151,6 +151,20 @@ def test_every_way_of_launching(configuration, laid, monkeypatch):
     check((1, 9, 50, 1, 1, 32), torch.float32, {"sink": True, "softcap": 1.0}, laid=laid)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_scores_far_from_zero(sign):
+    """All near -1024 or 1024: exp of one is 0 or infinite in fp32, unless the running maximum is subtracted first."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 1, 40, 2, 16, generator=generator) * 0.1
+    q, k, v = noise[0] + 8, noise[1] + 8 * sign, noise[2]
+    with kernels.use("triton"):
+        output, lse = kernels.attention(q, k, v, scale=1.0, return_lse=True)
+    expected = exact.attention(q, k, v, torch.zeros_like(q), scale=1.0)
+    for value, wanted, bound in zip((output, lse), expected.values, expected.bounds, strict=False):
+        assert ((value - wanted).abs() <= bound).all()
+    assert (output[0, 1:] - v[0, :1]).abs().min() > 0  # more than the first key is seen
+
+
 def test_only_the_output_or_only_the_log_sum_exp_is_used():
     check(SHAPES["grouped"], torch.float32, {}, lse_matters=False)
     q, k, v = (torch.randn(1, 20, 2, 16, requires_grad=True) for _ in range(3))
