@@ -1,0 +1,453 @@
+"""FlashAttention's forward pass for Hopper (sm_90), written in Gluon: the warps of a program do different work.
+
+**Never run on a GPU, and so unmeasured.** What was proved without one: it compiles ahead of time with no spilled
+register and the overlaps described below in the machine code, and an emulator runs this very source against float64
+under random schedules (tests/kernels/test_hopper_attention.py says what each of the two can see). It is therefore not
+the default; `benchmarks/attention.py` compares it.
+
+The mathematics is that of kernels/flash_attention.py, where it is explained: tiles of queries, blocks of keys, online
+softmax. What differs is who does what, after FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608, sections 3.1 and
+3.2). On Hopper the tensor cores take their operands from shared memory, work while the warps go on, and are so fast
+that a program which multiplies and then exponentiates leaves them idle about half of the time. So:
+
+1. *A producer warp* does nothing but tell the tensor memory accelerator which tiles to fetch. It runs ahead, into
+   rings of STAGES tiles of keys and of values, and has given its registers to the others.
+2. *Two consumers*, a warp group (four warps) with 64 queries each, share those keys and values. They take turns in
+   handing matrix products to the tensor cores, so that one's softmax runs while the other's products do.
+3. *Within a consumer* the scores of the next block are asked for before the values of this one are multiplied, and
+   the softmax of the next block runs while that second product is under way.
+4. *A program stays* and takes tile after tile: while the consumers finish one, the producer fetches the next.
+
+Synchronisation is by mbarriers in shared memory: one that has seen its number of arrivals (and of bytes) completes a
+phase, and `wait` returns once the phase of the parity it names is over. Each tile has a barrier `full` (the accelerator
+arrives with the last byte) and one `empty` (each consumer arrives when it has read). Use number i of a ring is of
+tile i % STAGES and of parity i // STAGES % 2; an empty barrier is awaited with the parity before, which a new one
+lets pass.
+
+Shapes: M queries of a consumer, N keys of a block, D head size, B batch, Q query time, K key time, H heads, G key-value
+heads. Scores are in units of log2, for exp2 is what the hardware has.
+"""
+
+import functools
+
+import torch
+import triton
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+fetch = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # renamed in Triton 3.9
+put = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+
+STAGES_BY_HEAD_SIZE = {64: 4, 128: 2}  # as many as fit beside the tiles of queries and output
+KEYS = 128  # of a block; the scores then take 64 registers of a thread, the output 64, the probabilities 32 or 64
+# Registers of a thread: 65,536 on a multiprocessor, by the three warp groups that a program has with its padding.
+# The producer can do with the least that there is, and what it gives back goes to the consumers.
+REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS = 168, gl.constexpr(240), gl.constexpr(24)
+KEPT_BYTES = 32 * 2**20  # of keys and values that programs walk over at one time: well within the second-level cache
+
+CONSUMERS = gl.constexpr(2)
+M = gl.constexpr(64)  # rows of a warp group's matrix instruction
+LOG2_E = gl.constexpr(1.4426950408889634)
+LOWEST = gl.constexpr(-1.0e30)  # the maximum of nothing: finite, so that no infinity is taken from another
+
+
+# ---------------------------------------------------------------------------------------- launcher
+
+
+def forward(
+    q_BQHD: Tensor,
+    k_BKGD: Tensor,
+    v_BKGD: Tensor,
+    first_BT: Tensor | None,
+    end_BT: Tensor | None,
+    sink_H: Tensor | None,
+    *,
+    causal: bool,
+    window: int,
+    scale: float,
+    softcap: float,
+) -> tuple[Tensor, Tensor]:
+    """Output, contiguous in the dtype of q, and natural log-sum-exp, fp32 [B, H, Q], of `kernels.attention`.
+
+    first_BT, end_BT: int32 [B or 1, T], where the document of each token begins and ends; None: one document.
+    sink_H: [H], a logit that joins the softmax's denominator alone; None: none. window: 0 for none.
+
+    A query that sees nothing gives zeros and -inf (with a sink: the sink). Inputs must be without `obstacle`.
+    """
+    B, Q, H, D = q_BQHD.shape
+    K, G = k_BKGD.shape[1:3]
+    output_BQHD = torch.empty(q_BQHD.shape, dtype=q_BQHD.dtype, device=q_BQHD.device)
+    lse_BHQ = torch.empty(B, H, Q, dtype=torch.float32, device=q_BQHD.device)
+    if first_BT is not None and end_BT is not None:
+        first_BT, end_BT = first_BT.contiguous(), end_BT.contiguous()
+    document_stride = K if first_BT is not None and first_BT.shape[0] > 1 else 0
+
+    query_tiles = triton.cdiv(Q, 128)
+    kept_heads = max(1, KEPT_BYTES // (4 * K * D)) * (H // G)
+    mask = first_BT, end_BT, document_stride, Q, K, window
+    scores = (softcap, scale / softcap) if softcap else (scale, 0.0)
+    schedule = H, min(kept_heads, B * H), query_tiles, B * H * query_tiles
+    forward_kernel[(min(_multiprocessors(triton.runtime.driver.active.get_current_device()), schedule[-1]),)](
+        _describe(q_BQHD, 64),
+        _describe(k_BKGD, KEYS),
+        _describe(v_BKGD, KEYS),
+        _describe(output_BQHD, 64),
+        lse_BHQ,
+        None if sink_H is None else sink_H.float(),
+        mask,
+        scores,
+        schedule,
+        STAGES=STAGES_BY_HEAD_SIZE[D],
+        GROUP=H // G,
+        CAUSAL=causal,
+        DOCUMENTS=first_BT is not None,
+        WINDOW=window > 0,
+        SOFTCAP=softcap > 0,
+        SINK=sink_H is not None,
+        num_warps=4,
+        maxnreg=REGISTERS,
+    )
+    return output_BQHD, lse_BHQ
+
+
+def obstacle(q_BQHD: Tensor, k_BKGD: Tensor, v_BKGD: Tensor, *, scale: float) -> str:
+    """Why `forward` cannot take these tensors, in words that end a sentence; empty where it can."""
+    tensors = {"q": q_BQHD, "k": k_BKGD, "v": v_BKGD}
+    if q_BQHD.is_cuda and torch.cuda.get_device_capability(q_BQHD.device) != (9, 0):
+        return "the GPU is no Hopper (compute capability 9.0)"
+    if q_BQHD.dtype not in (torch.bfloat16, torch.float16):
+        return f"the dtype is {q_BQHD.dtype}; it must be bfloat16 or float16"
+    if q_BQHD.shape[-1] not in STAGES_BY_HEAD_SIZE:
+        return f"the head size is {q_BQHD.shape[-1]}; it must be 64 or 128"
+    if not scale > 0:
+        return f"the scale is {scale}; it must be positive"
+    if not all(tensor.numel() for tensor in tensors.values()):
+        return "there is nothing to attend to"
+    for name, tensor in tensors.items():
+        steps = [stride * 2 for stride, size in zip(tensor.stride()[:-1], tensor.shape, strict=False) if size > 1]
+        if tensor.stride(-1) != 1 or tensor.data_ptr() % 16 or any(step <= 0 or step % 16 for step in steps):
+            return f"{name} must begin, and step along batch, time and heads, at multiples of 16 bytes"
+    return ""
+
+
+def _describe(tensor_BTHD: Tensor, rows: int) -> TensorDescriptor:
+    """Tells the accelerator of tiles of `rows` tokens of one head; beyond the ends it reads zeros and writes nothing."""
+    D = tensor_BTHD.shape[-1]
+    view_BHTD = tensor_BTHD.transpose(1, 2)
+    # The stride of a dimension of size 1 may be anything in torch, and must be a multiple of 16 bytes here.
+    strides = [stride if size > 1 else D for stride, size in zip(view_BHTD.stride(), view_BHTD.shape, strict=True)]
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
+    return TensorDescriptor(view_BHTD, list(view_BHTD.shape), [*strides[:3], 1], [1, 1, rows, D], layout)
+
+
+@functools.cache
+def _multiprocessors(device: int) -> int:
+    return triton.runtime.driver.active.utils.get_device_properties(device)["multiprocessor_count"]
+
+
+# ------------------------------------------------------------------------------------- the program
+
+
+@gluon.jit
+def forward_kernel(
+    q, k, v, output, log_sum_exp, sink, mask, scores, schedule,
+    STAGES: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr,
+    SOFTCAP: gl.constexpr, SINK: gl.constexpr,
+):  # fmt: skip
+    tiles = (
+        gl.allocate_shared_memory(q.dtype, [CONSUMERS] + q.block_type.shape, q.layout),
+        gl.allocate_shared_memory(k.dtype, [STAGES] + k.block_type.shape, k.layout),
+        gl.allocate_shared_memory(v.dtype, [STAGES] + v.block_type.shape, v.layout),
+        gl.allocate_shared_memory(output.dtype, [CONSUMERS] + output.block_type.shape, output.layout),
+    )
+    q_barriers = _barriers(CONSUMERS, 1), _barriers(CONSUMERS, 1)
+    k_barriers = _barriers(STAGES, 1), _barriers(STAGES, CONSUMERS)
+    v_barriers = _barriers(STAGES, 1), _barriers(STAGES, CONSUMERS)
+    barriers = q_barriers, k_barriers, v_barriers, _barriers(CONSUMERS, 1)
+    fence_async_shared()  # the accelerator sees the barriers as they were made
+    gl.warp_specialize(
+        [
+            (_consume, (0, output, log_sum_exp, sink, tiles, barriers, mask, scores, schedule,
+                        STAGES, CAUSAL, DOCUMENTS, WINDOW, SOFTCAP, SINK)),
+            (_consume, (1, output, log_sum_exp, sink, tiles, barriers, mask, scores, schedule,
+                        STAGES, CAUSAL, DOCUMENTS, WINDOW, SOFTCAP, SINK)),
+            (_produce, (q, k, v, tiles, barriers, mask, schedule, STAGES, GROUP, CAUSAL, DOCUMENTS, WINDOW)),
+        ],
+        [4, 1],
+        [CONSUMER_REGISTERS, PRODUCER_REGISTERS],
+    )  # fmt: skip
+
+
+@gluon.jit
+def _barriers(NUMBER: gl.constexpr, ARRIVALS: gl.constexpr):
+    barriers = gl.allocate_shared_memory(gl.int64, [NUMBER, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(NUMBER):
+        mbarrier.init(barriers.index(i), count=ARRIVALS)
+    return barriers
+
+
+@gluon.jit
+def _produce(
+    q, k, v, tiles, barriers, mask, schedule,
+    STAGES: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr,
+):  # fmt: skip
+    """Fetches what the consumers will read, in their order: the first keys before the queries, values after keys."""
+    q_tiles, k_tiles, v_tiles, _ = tiles
+    q_barriers, k_barriers, v_barriers, _ = barriers
+    q_full, q_empty = q_barriers
+    k_full, k_empty = k_barriers
+    v_full, v_empty = v_barriers
+    N: gl.constexpr = k.block_type.shape[2]
+    use = 0
+    for turn in range(_turns(schedule)):
+        batch, head, m0 = _query_tile(turn, schedule)
+        start, blocks = _key_blocks(mask, batch, m0, N, CAUSAL, DOCUMENTS, WINDOW)
+        for block in range(blocks):
+            n0 = start + (blocks - 1 - block) * N
+            stage = use % STAGES
+            before = use // STAGES & 1 ^ 1
+            mbarrier.wait(k_empty.index(stage), before)
+            mbarrier.expect(k_full.index(stage), k.block_type.nbytes)
+            fetch(k, [batch, head // GROUP, n0, 0], k_full.index(stage), k_tiles.index(stage))
+            if block == 0:
+                for who in gl.static_range(CONSUMERS):
+                    mbarrier.wait(q_empty.index(who), turn & 1 ^ 1)
+                    mbarrier.expect(q_full.index(who), q.block_type.nbytes)
+                    fetch(q, [batch, head, m0 + who * M, 0], q_full.index(who), q_tiles.index(who))
+            mbarrier.wait(v_empty.index(stage), before)
+            mbarrier.expect(v_full.index(stage), v.block_type.nbytes)
+            fetch(v, [batch, head // GROUP, n0, 0], v_full.index(stage), v_tiles.index(stage))
+            use += 1
+
+
+@gluon.jit
+def _consume(
+    WHO: gl.constexpr, output, log_sum_exp, sink, tiles, barriers, mask, scores, schedule,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr, SOFTCAP: gl.constexpr,
+    SINK: gl.constexpr,
+):  # fmt: skip
+    """Attention of this consumer's half of each tile of queries."""
+    N: gl.constexpr = tiles[1].shape[3]
+    D: gl.constexpr = tiles[1].shape[4]
+    staging = tiles[3].index(WHO)
+    use = 0
+    for turn in range(_turns(schedule)):
+        batch, head, m0 = _query_tile(turn, schedule)
+        start, blocks = _key_blocks(mask, batch, m0, N, CAUSAL, DOCUMENTS, WINDOW)
+        m0 += WHO * M
+        acc_MD, sum_M, maximum_M = _attend(
+            WHO, tiles, barriers, mask, scores, batch, m0, start, blocks, turn, use,
+            STAGES, CAUSAL, DOCUMENTS, WINDOW, SOFTCAP,
+        )  # fmt: skip
+        use += blocks
+
+        if SINK:  # a key without a value: it takes its share of the softmax and gives nothing
+            sink_score = gl.load(sink + head) * LOG2_E
+            new_maximum_M = gl.maximum(maximum_M, sink_score)
+            rescale_M = gl.exp2(maximum_M - new_maximum_M)
+            sum_M = sum_M * rescale_M + gl.exp2(sink_score - new_maximum_M)
+            acc_MD = acc_MD * _column(rescale_M, D)
+            maximum_M = new_maximum_M
+        sees_M = sum_M > 0.0
+        acc_MD = acc_MD * _column(1.0 / gl.where(sees_M, sum_M, 1.0), D)
+        tma.store_wait(0)  # the tile before has left the staging tile
+        staging.reshape([M, D]).store(acc_MD.to(output.dtype))
+        fence_async_shared()
+        put(output, [batch, head, m0, 0], staging)
+
+        heads, _, _, _ = schedule
+        _, _, _, query_time, _, _ = mask
+        rows_M = m0 + gl.arange(0, M, layout=gl.SliceLayout(1, _accumulator(N)))
+        lse_M = gl.where(sees_M, (maximum_M + gl.log2(sum_M)) / LOG2_E, float("-inf"))
+        row_of_head = (batch.to(gl.int64) * heads + head) * query_time
+        gl.store(log_sum_exp + row_of_head + rows_M, lse_M, mask=rows_M < query_time)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def _attend(
+    WHO: gl.constexpr, tiles, barriers, mask, scores, batch, m0, start, blocks, turn, use,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr, SOFTCAP: gl.constexpr,
+):  # fmt: skip
+    """Unnormalised output, sum and maximum of M queries over all blocks, from the last to the first."""
+    q_tiles, k_tiles, v_tiles, _ = tiles
+    q_barriers, k_barriers, v_barriers, turns = barriers
+    q_full, q_empty = q_barriers
+    k_full, k_empty = k_barriers
+    v_full, v_empty = v_barriers
+    N: gl.constexpr = k_tiles.shape[3]
+    D: gl.constexpr = k_tiles.shape[4]
+    ROWS: gl.constexpr = gl.SliceLayout(1, _accumulator(N))
+    P_DTYPE: gl.constexpr = v_tiles.dtype
+
+    bounds = _bounds(mask, batch, m0, N, CAUSAL, DOCUMENTS, WINDOW)
+    sum_M = gl.zeros([M], gl.float32, ROWS)
+    maximum_M = gl.full([M], LOWEST, gl.float32, ROWS)
+    acc_MD = gl.zeros([M, D], gl.float32, _accumulator(D))
+    unused_MN = gl.zeros([M, N], gl.float32, _accumulator(N))
+
+    q_MD = q_tiles.index(WHO).reshape([M, D])
+    n0 = start + (blocks - 1) * N
+    stage = use % STAGES
+    phase = use // STAGES & 1
+    mbarrier.wait(q_full.index(WHO), turn & 1)
+    mbarrier.wait(k_full.index(stage), phase)
+    k_DN = k_tiles.index(stage).reshape([N, D]).permute((1, 0))
+    s_MN = warpgroup_mma(q_MD, k_DN, unused_MN, use_acc=False, is_async=True)
+    s_MN = warpgroup_mma_wait(0, deps=(s_MN,))
+    mbarrier.arrive(k_empty.index(stage))
+    p_MN, sum_M, maximum_M, _ = _softmax(s_MN, sum_M, maximum_M, n0, bounds, scores, SOFTCAP, P_DTYPE, D)
+
+    k_stage = (use + 1) % STAGES
+    k_phase = (use + 1) // STAGES & 1
+    mbarrier.wait(k_full.index(k_stage), k_phase, pred=blocks > 1)
+    for block in range(1, blocks):
+        n0 -= N
+        # A turn for each block but a tile's first; consumer 0 begins, so it waits for the other's turn before.
+        mbarrier.wait(turns.index(WHO), (use + block - 1 - turn) & 1 ^ (1 - WHO))
+        k_DN = k_tiles.index(k_stage).reshape([N, D]).permute((1, 0))
+        s_MN = warpgroup_mma(q_MD, k_DN, unused_MN, use_acc=False, is_async=True)
+        mbarrier.wait(v_full.index(stage), phase)
+        v_ND = v_tiles.index(stage).reshape([N, D])
+        acc_MD = warpgroup_mma(p_MN, v_ND, acc_MD, is_async=True)
+        mbarrier.arrive(turns.index(1 - WHO))
+
+        s_MN, acc_MD = warpgroup_mma_wait(1, deps=(s_MN, acc_MD))  # the scores; the other product goes on
+        mbarrier.arrive(k_empty.index(k_stage))
+        new_p_MN, sum_M, maximum_M, rescale_M = _softmax(
+            s_MN, sum_M, maximum_M, n0, bounds, scores, SOFTCAP, P_DTYPE, D
+        )
+        k_stage = (use + block + 1) % STAGES
+        k_phase = (use + block + 1) // STAGES & 1
+        # Here and not where the keys are read: a loop, which the assembler moves nothing across. Without one it puts
+        # the next line before the softmax, and nothing overlaps.
+        mbarrier.wait(k_full.index(k_stage), k_phase, pred=block + 1 < blocks)
+        acc_MD, p_MN = warpgroup_mma_wait(0, deps=(acc_MD, p_MN))
+        mbarrier.arrive(v_empty.index(stage))
+        acc_MD = acc_MD * _column(rescale_M, D)
+        p_MN = new_p_MN
+        stage = (use + block) % STAGES
+        phase = (use + block) // STAGES & 1
+
+    mbarrier.arrive(q_empty.index(WHO))
+    mbarrier.wait(v_full.index(stage), phase)
+    v_ND = v_tiles.index(stage).reshape([N, D])
+    acc_MD = warpgroup_mma(p_MN, v_ND, acc_MD, is_async=True)
+    acc_MD, p_MN = warpgroup_mma_wait(0, deps=(acc_MD, p_MN))
+    mbarrier.arrive(v_empty.index(stage))
+    return acc_MD, sum_M, maximum_M
+
+
+@gluon.jit
+def _softmax(
+    s_MN, sum_M, maximum_M, n0, bounds, scores, SOFTCAP: gl.constexpr, P_DTYPE: gl.constexpr, D: gl.constexpr
+):
+    """Probabilities of a block under the new maximum, the new sum and maximum, and what the old ones shrink by."""
+    low_M, high_M, full_start, full_end = bounds
+    factor, squeeze = scores
+    factor = factor * LOG2_E
+    N: gl.constexpr = s_MN.shape[1]
+    if SOFTCAP:
+        s_MN = 1.0 - 2.0 / (1.0 + gl.exp2(s_MN * (squeeze * 2.0 * LOG2_E)))  # tanh; exp2 saturates, and so does this
+    if (n0 < full_start) | (n0 + N > full_end):  # some row does not see the whole block
+        keys_N = n0 + gl.arange(0, N, layout=gl.SliceLayout(0, _accumulator(N)))
+        seen_MN = (keys_N[None, :] >= low_M[:, None]) & (keys_N[None, :] < high_M[:, None])
+        s_MN = gl.where(seen_MN, s_MN, float("-inf"))
+    new_maximum_M = gl.maximum(maximum_M, gl.max(s_MN, 1) * factor)
+    p_MN = gl.exp2(s_MN * factor - new_maximum_M[:, None])
+    rescale_M = gl.exp2(maximum_M - new_maximum_M)
+    sum_M = sum_M * rescale_M + gl.sum(p_MN, 1)
+    p_MN = gl.convert_layout(p_MN.to(P_DTYPE), gl.DotOperandLayout(0, _accumulator(D), k_width=2))
+    return p_MN, sum_M, new_maximum_M, rescale_M
+
+
+@gluon.constexpr_function
+def _accumulator(columns):
+    """How a warp group holds what its matrix instruction gives: whole rows with four threads, so no row is shared."""
+    return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, columns, 16])
+
+
+@gluon.jit
+def _column(x_M, D: gl.constexpr):
+    return gl.convert_layout(x_M, gl.SliceLayout(1, _accumulator(D)))[:, None]
+
+
+# ------------------------------------------------------------------------- which tile, which keys
+
+
+@gluon.jit
+def _turns(schedule):
+    """How many tiles this program takes."""
+    _, _, _, tiles = schedule
+    programs = gl.num_programs(0)
+    return (tiles + programs - 1 - _place(tiles // programs)) // programs
+
+
+@gluon.jit
+def _place(turn):
+    """The program's place in a turn: forth and back, so that who had the heaviest tile gets the lightest next."""
+    pid = gl.program_id(0)
+    return pid + (turn & 1) * (gl.num_programs(0) - 1 - 2 * pid)
+
+
+@gluon.jit
+def _query_tile(turn, schedule):
+    """Batch row, head and first query of a turn's tile.
+
+    Heads go in parties whose keys and values stay in the second-level cache; in a party the last queries go first,
+    for a causal mask gives them the most keys: heavy tiles first leave the programs no long last one.
+    """
+    heads, party, query_tiles, tiles = schedule
+    tile = turn * gl.num_programs(0) + _place(turn)
+    first = tile // (party * query_tiles) * party
+    size = gl.minimum(party, tiles // query_tiles - first)
+    within = tile % (party * query_tiles)
+    head = first + within % size
+    return head // heads, head % heads, (query_tiles - 1 - within // size) * (CONSUMERS * M)
+
+
+@gluon.jit
+def _key_blocks(mask, batch, m0, N: gl.constexpr, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr):
+    """First key of a tile of queries and its number of blocks; one, wholly masked, where it sees nothing."""
+    start, _ = _keys_of_queries(mask, batch, m0, CAUSAL, DOCUMENTS, WINDOW)
+    _, stop = _keys_of_queries(mask, batch, m0 + CONSUMERS * M - 1, CAUSAL, DOCUMENTS, WINDOW)
+    return start, gl.cdiv(gl.maximum(stop - start, 1), N)
+
+
+@gluon.jit
+def _bounds(mask, batch, m0, N: gl.constexpr, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr):
+    """The interval of keys that each of M queries sees, and the one that all of them see."""
+    rows_M = m0 + gl.arange(0, M, layout=gl.SliceLayout(1, _accumulator(N)))
+    low_M, high_M = _keys_of_queries(mask, batch, rows_M, CAUSAL, DOCUMENTS, WINDOW)
+    _, full_end = _keys_of_queries(mask, batch, m0, CAUSAL, DOCUMENTS, WINDOW)
+    full_start, _ = _keys_of_queries(mask, batch, m0 + M - 1, CAUSAL, DOCUMENTS, WINDOW)
+    return low_M, high_M, full_start, full_end
+
+
+@gluon.jit
+def _keys_of_queries(mask, batch, queries, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr):
+    """The interval [low, high) of keys that each query sees; queries beyond the end count as the last one.
+
+    Neither bound ever decreases along a row, so those of a tile are those of its first and its last query.
+    """
+    first, end, document_stride, query_time, key_time, window = mask
+    position = gl.minimum(queries, query_time - 1) + (key_time - query_time)
+    low = position * 0
+    high = low + key_time
+    if DOCUMENTS:
+        low = gl.load(first + batch * document_stride + position)
+        high = gl.load(end + batch * document_stride + position)
+    if WINDOW:
+        low = gl.maximum(low, position - window + 1)
+    if CAUSAL:
+        high = gl.minimum(high, position + 1)
+    return low, high
