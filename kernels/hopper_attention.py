@@ -28,8 +28,6 @@ Shapes: M queries of a consumer, N keys of a block, D head size, B batch, Q quer
 heads. Scores are in units of log2, for exp2 is what the hardware has.
 """
 
-import functools
-
 import torch
 import triton
 from torch import Tensor
@@ -96,7 +94,8 @@ def forward(
     mask = first_BT, end_BT, document_stride, Q, K, window
     scores = (softcap, scale / softcap) if softcap else (scale, 0.0)
     schedule = H, min(kept_heads, B * H), query_tiles, B * H * query_tiles
-    forward_kernel[(min(_multiprocessors(triton.runtime.driver.active.get_current_device()), schedule[-1]),)](
+    programs = min(_multiprocessors(q_BQHD.device), B * H * query_tiles)
+    forward_kernel[(programs,)](
         _describe(q_BQHD, 64),
         _describe(k_BKGD, KEYS),
         _describe(v_BKGD, KEYS),
@@ -149,9 +148,10 @@ def _describe(tensor_BTHD: Tensor, rows: int) -> TensorDescriptor:
     return TensorDescriptor(view_BHTD, list(view_BHTD.shape), [*strides[:3], 1], [1, 1, rows, D], layout)
 
 
-@functools.cache
-def _multiprocessors(device: int) -> int:
-    return triton.runtime.driver.active.utils.get_device_properties(device)["multiprocessor_count"]
+def _multiprocessors(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return 3  # emulated, so that each program takes several tiles
 
 
 # ------------------------------------------------------------------------------------- the program
@@ -200,33 +200,37 @@ def _produce(
     q, k, v, tiles, barriers, mask, schedule,
     STAGES: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
-    """Fetches what the consumers will read, in their order: the first keys before the queries, values after keys."""
+    """Fetches what the consumers will read, in their order: keys, queries, and values a block behind the keys."""
     q_tiles, k_tiles, v_tiles, _ = tiles
     q_barriers, k_barriers, v_barriers, _ = barriers
     q_full, q_empty = q_barriers
-    k_full, k_empty = k_barriers
-    v_full, v_empty = v_barriers
     N: gl.constexpr = k.block_type.shape[2]
     use = 0
     for turn in range(_turns(schedule)):
         batch, head, m0 = _query_tile(turn, schedule)
         start, blocks = _key_blocks(mask, batch, m0, N, CAUSAL, DOCUMENTS, WINDOW)
+        n0 = start + (blocks - 1) * N
         for block in range(blocks):
-            n0 = start + (blocks - 1 - block) * N
-            stage = use % STAGES
-            before = use // STAGES & 1 ^ 1
-            mbarrier.wait(k_empty.index(stage), before)
-            mbarrier.expect(k_full.index(stage), k.block_type.nbytes)
-            fetch(k, [batch, head // GROUP, n0, 0], k_full.index(stage), k_tiles.index(stage))
+            _fetch_block(k, [batch, head // GROUP, n0, 0], k_tiles, k_barriers, use + block, STAGES)
             if block == 0:
                 for who in gl.static_range(CONSUMERS):
                     mbarrier.wait(q_empty.index(who), turn & 1 ^ 1)
                     mbarrier.expect(q_full.index(who), q.block_type.nbytes)
                     fetch(q, [batch, head, m0 + who * M, 0], q_full.index(who), q_tiles.index(who))
-            mbarrier.wait(v_empty.index(stage), before)
-            mbarrier.expect(v_full.index(stage), v.block_type.nbytes)
-            fetch(v, [batch, head // GROUP, n0, 0], v_full.index(stage), v_tiles.index(stage))
-            use += 1
+            else:
+                _fetch_block(v, [batch, head // GROUP, n0 + N, 0], v_tiles, v_barriers, use + block - 1, STAGES)
+            n0 -= N
+        use += blocks
+        _fetch_block(v, [batch, head // GROUP, start, 0], v_tiles, v_barriers, use - 1, STAGES)
+
+
+@gluon.jit
+def _fetch_block(descriptor, corner, ring, barriers, use, STAGES: gl.constexpr):
+    full, empty = barriers
+    stage = use % STAGES
+    mbarrier.wait(empty.index(stage), use // STAGES & 1 ^ 1)
+    mbarrier.expect(full.index(stage), descriptor.block_type.nbytes)
+    fetch(descriptor, corner, full.index(stage), ring.index(stage))
 
 
 @gluon.jit
@@ -328,8 +332,8 @@ def _attend(
         )
         k_stage = (use + block + 1) % STAGES
         k_phase = (use + block + 1) // STAGES & 1
-        # Here and not where the keys are read: a loop, which the assembler moves nothing across. Without one it puts
-        # the next line before the softmax, and nothing overlaps.
+        # Here and not where the keys are read: this compiles to a loop, and the assembler moves nothing across it.
+        # Without one it waits for the product before the softmax, and nothing overlaps.
         mbarrier.wait(k_full.index(k_stage), k_phase, pred=block + 1 < blocks)
         acc_MD, p_MN = warpgroup_mma_wait(0, deps=(acc_MD, p_MN))
         mbarrier.arrive(v_empty.index(stage))

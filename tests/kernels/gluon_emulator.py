@@ -32,12 +32,14 @@ from torch import Tensor
 
 from tests.kernels.emulated_machine import Barrier, EmulationError, Machine, Task, Tile, poison
 
-PROGRAMS = 3  # multiprocessors of the emulated GPU: few, so that each program takes several tiles
-
 
 def emulate(source: str, seed: int = 0) -> SimpleNamespace:
-    """What the module with this source defines, its kernels ready to be launched on CPU tensors."""
-    stand_in = _Emulation(seed).modules()
+    """What the module with this source defines, its kernels ready to be launched on CPU tensors.
+
+    `fetched` is added to it: the corner of each tile that was copied into shared memory, in order.
+    """
+    emulation = _Emulation(seed)
+    stand_in = emulation.modules()
 
     def import_(name: str, scope: Any = None, local: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         root, *path = name.split(".")
@@ -50,7 +52,8 @@ def emulate(source: str, seed: int = 0) -> SimpleNamespace:
 
     scope = {"__name__": "emulated", "__builtins__": {**vars(builtins), "__import__": import_, "range": _range}}
     exec(compile(source, "<emulated>", "exec"), scope)
-    return SimpleNamespace(**{name: value for name, value in scope.items() if not name.startswith("__")})
+    named = {name: value for name, value in scope.items() if not name.startswith("__")}
+    return SimpleNamespace(**named, fetched=emulation.fetched)
 
 
 # --------------------------------------------------------------------------------------- numbers
@@ -183,6 +186,11 @@ class Product:
     def __getattr__(self, name: str) -> Any:
         raise EmulationError(f"{name} of a matrix product that was not waited for")
 
+    def __mul__(self, other: Any) -> Any:
+        raise EmulationError("a matrix product that was not waited for is used")
+
+    __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __getitem__ = __mul__
+
 
 # --------------------------------------------------------------------------------------- language
 
@@ -223,11 +231,9 @@ class _Emulation:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.fetched: list[tuple[int, ...]] = []
 
     def modules(self) -> dict[str, Any]:
-        properties = {"multiprocessor_count": PROGRAMS}
-        utils = SimpleNamespace(get_device_properties=lambda device: properties)
-        driver = SimpleNamespace(active=SimpleNamespace(get_current_device=lambda: 0, utils=utils))
         hopper = SimpleNamespace(
             mbarrier=SimpleNamespace(
                 MBarrierLayout=lambda: "barriers", init=self.init, expect=self.expect, arrive=self.arrive,
@@ -256,10 +262,7 @@ class _Emulation:
             constexpr_function=lambda function: function,
             nvidia=SimpleNamespace(hopper=SimpleNamespace(TensorDescriptor=Descriptor)),
         )  # fmt: skip
-        triton = SimpleNamespace(
-            cdiv=lambda a, b: -(-a // b), runtime=SimpleNamespace(driver=driver),
-            experimental=SimpleNamespace(gluon=gluon),
-        )  # fmt: skip
+        triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b), experimental=SimpleNamespace(gluon=gluon))
         return {"triton": triton, "torch": _TorchWithoutLuck()}
 
     def allocate(self, dtype: torch.dtype, shape: list[int], layout: Any) -> Allocation:
@@ -314,6 +317,7 @@ class _Emulation:
         assert view.shape == descriptor.block_type.shape
         assert view.dtype == descriptor.dtype
         self.machine.pause()
+        self.fetched.append(tuple(corner))
         if barrier.unfenced:
             raise EmulationError(f"a copy arrives at {barrier.name}, which was made without a fence")
 
@@ -367,9 +371,7 @@ class _Emulation:
     def product_wait(self, num_outstanding: int, deps: tuple[Any, ...]) -> Any:
         self.machine.wait(self.machine.me.products, num_outstanding, "its products")
         waiting = [id(task) for task in self.machine.me.products]
-        results = tuple(
-            x.value.clone() if isinstance(x, Product) and id(x.task) not in waiting else x for x in deps
-        )  # fmt: skip
+        results = tuple(x.value.clone() if isinstance(x, Product) and id(x.task) not in waiting else x for x in deps)
         return results[0] if len(results) == 1 else results
 
 
