@@ -28,9 +28,6 @@ Shapes: M queries of a consumer, N keys of a block, D head size, B batch, Q quer
 heads. Scores are in units of log2, for exp2 is what the hardware has.
 """
 
-import torch
-import triton
-from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -40,118 +37,18 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 fetch = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # renamed in Triton 3.9
 put = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 
-STAGES_BY_HEAD_SIZE = {64: 4, 128: 2}  # as many as fit beside the tiles of queries and output
-KEYS = 128  # of a block; the scores then take 64 registers of a thread, the output 64, the probabilities 32 or 64
-# Registers of a thread: 65,536 on a multiprocessor, by the three warp groups that a program has with its padding.
-# The producer can do with the least that there is, and what it gives back goes to the consumers.
-REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS = 168, gl.constexpr(240), gl.constexpr(24)
-KEPT_BYTES = 32 * 2**20  # of keys and values that programs walk over at one time: well within the second-level cache
-
+# Of a thread. At launch the three warp groups of a program (three warps of the producer's idle) fill the 65,536 of a
+# multiprocessor; then the producer keeps the least that there is, and the consumers share the rest.
+REGISTERS_AT_LAUNCH = 168
+CONSUMER_REGISTERS, PRODUCER_REGISTERS = gl.constexpr(240), gl.constexpr(24)
 CONSUMERS = gl.constexpr(2)
 M = gl.constexpr(64)  # rows of a warp group's matrix instruction
 LOG2_E = gl.constexpr(1.4426950408889634)
 LOWEST = gl.constexpr(-1.0e30)  # the maximum of nothing: finite, so that no infinity is taken from another
-
-
-# ---------------------------------------------------------------------------------------- launcher
-
-
-def forward(
-    q_BQHD: Tensor,
-    k_BKGD: Tensor,
-    v_BKGD: Tensor,
-    first_BT: Tensor | None,
-    end_BT: Tensor | None,
-    sink_H: Tensor | None,
-    *,
-    causal: bool,
-    window: int,
-    scale: float,
-    softcap: float,
-) -> tuple[Tensor, Tensor]:
-    """Output, contiguous in the dtype of q, and natural log-sum-exp, fp32 [B, H, Q], of `kernels.attention`.
-
-    first_BT, end_BT: int32 [B or 1, T], where the document of each token begins and ends; None: one document.
-    sink_H: [H], a logit that joins the softmax's denominator alone; None: none. window: 0 for none.
-
-    A query that sees nothing gives zeros and -inf (with a sink: the sink). Inputs must be without `obstacle`.
-    """
-    B, Q, H, D = q_BQHD.shape
-    K, G = k_BKGD.shape[1:3]
-    output_BQHD = torch.empty(q_BQHD.shape, dtype=q_BQHD.dtype, device=q_BQHD.device)
-    lse_BHQ = torch.empty(B, H, Q, dtype=torch.float32, device=q_BQHD.device)
-    if first_BT is not None and end_BT is not None:
-        first_BT, end_BT = first_BT.contiguous(), end_BT.contiguous()
-    document_stride = K if first_BT is not None and first_BT.shape[0] > 1 else 0
-
-    query_tiles = triton.cdiv(Q, 128)
-    kept_heads = max(1, KEPT_BYTES // (4 * K * D)) * (H // G)
-    mask = first_BT, end_BT, document_stride, Q, K, window
-    scores = (softcap, scale / softcap) if softcap else (scale, 0.0)
-    schedule = H, min(kept_heads, B * H), query_tiles, B * H * query_tiles
-    programs = min(_multiprocessors(q_BQHD.device), B * H * query_tiles)
-    forward_kernel[(programs,)](
-        _describe(q_BQHD, 64),
-        _describe(k_BKGD, KEYS),
-        _describe(v_BKGD, KEYS),
-        _describe(output_BQHD, 64),
-        lse_BHQ,
-        None if sink_H is None else sink_H.float(),
-        mask,
-        scores,
-        schedule,
-        STAGES=STAGES_BY_HEAD_SIZE[D],
-        GROUP=H // G,
-        CAUSAL=causal,
-        DOCUMENTS=first_BT is not None,
-        WINDOW=window > 0,
-        SOFTCAP=softcap > 0,
-        SINK=sink_H is not None,
-        num_warps=4,
-        maxnreg=REGISTERS,
-    )
-    return output_BQHD, lse_BHQ
-
-
-def obstacle(q_BQHD: Tensor, k_BKGD: Tensor, v_BKGD: Tensor, *, scale: float) -> str:
-    """Why `forward` cannot take these tensors, in words that end a sentence; empty where it can."""
-    tensors = {"q": q_BQHD, "k": k_BKGD, "v": v_BKGD}
-    if q_BQHD.is_cuda and torch.cuda.get_device_capability(q_BQHD.device) != (9, 0):
-        return "the GPU is no Hopper (compute capability 9.0)"
-    if q_BQHD.dtype not in (torch.bfloat16, torch.float16):
-        return f"the dtype is {q_BQHD.dtype}; it must be bfloat16 or float16"
-    if q_BQHD.shape[-1] not in STAGES_BY_HEAD_SIZE:
-        return f"the head size is {q_BQHD.shape[-1]}; it must be 64 or 128"
-    if not scale > 0:
-        return f"the scale is {scale}; it must be positive"
-    if not all(tensor.numel() for tensor in tensors.values()):
-        return "there is nothing to attend to"
-    for name, tensor in tensors.items():
-        steps = [stride * 2 for stride, size in zip(tensor.stride()[:-1], tensor.shape, strict=False) if size > 1]
-        if tensor.stride(-1) != 1 or tensor.data_ptr() % 16 or any(step <= 0 or step % 16 for step in steps):
-            return f"{name} must begin, and step along batch, time and heads, at multiples of 16 bytes"
-    return ""
-
-
-def _describe(tensor_BTHD: Tensor, rows: int) -> TensorDescriptor:
-    """Tells the accelerator of tiles of `rows` tokens of one head; beyond the ends it reads zeros and writes nothing."""
-    D = tensor_BTHD.shape[-1]
-    view_BHTD = tensor_BTHD.transpose(1, 2)
-    # The stride of a dimension of size 1 may be anything in torch, and must be a multiple of 16 bytes here.
-    strides = [stride if size > 1 else D for stride, size in zip(view_BHTD.stride(), view_BHTD.shape, strict=True)]
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
-    return TensorDescriptor(view_BHTD, list(view_BHTD.shape), [*strides[:3], 1], [1, 1, rows, D], layout)
-
-
-def _multiprocessors(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).multi_processor_count
-    return 3  # emulated, so that each program takes several tiles
 
 
 # ------------------------------------------------------------------------------------- the program
@@ -163,12 +60,14 @@ def forward_kernel(
     STAGES: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr, DOCUMENTS: gl.constexpr, WINDOW: gl.constexpr,
     SOFTCAP: gl.constexpr, SINK: gl.constexpr,
 ):  # fmt: skip
-    tiles = (
-        gl.allocate_shared_memory(q.dtype, [CONSUMERS] + q.block_type.shape, q.layout),
-        gl.allocate_shared_memory(k.dtype, [STAGES] + k.block_type.shape, k.layout),
-        gl.allocate_shared_memory(v.dtype, [STAGES] + v.block_type.shape, v.layout),
-        gl.allocate_shared_memory(output.dtype, [CONSUMERS] + output.block_type.shape, output.layout),
-    )
+    """Attention of every so-manieth tile of queries.
+
+    q, k, v, output: descriptors, in tiles [1, 1, rows, D]; log_sum_exp [B, H, Q]; sink [H] or None.
+    mask: first and end of the documents or None, step from one batch row to the next in them, Q, K, window.
+    scores: what they are multiplied with, and inside the soft cap's tanh.
+    schedule: H, heads of a party (see `_query_tile`), tiles of queries of a head, and of all.
+    """
+    tiles = _tiles(q, CONSUMERS), _tiles(k, STAGES), _tiles(v, STAGES), _tiles(output, CONSUMERS)
     q_barriers = _barriers(CONSUMERS, 1), _barriers(CONSUMERS, 1)
     k_barriers = _barriers(STAGES, 1), _barriers(STAGES, CONSUMERS)
     v_barriers = _barriers(STAGES, 1), _barriers(STAGES, CONSUMERS)
@@ -185,6 +84,12 @@ def forward_kernel(
         [4, 1],
         [CONSUMER_REGISTERS, PRODUCER_REGISTERS],
     )  # fmt: skip
+
+
+@gluon.jit
+def _tiles(descriptor, NUMBER: gl.constexpr):
+    shape: gl.constexpr = [NUMBER] + descriptor.block_type.shape  # noqa: RUF005, Triton knows no starred lists
+    return gl.allocate_shared_memory(descriptor.dtype, shape, descriptor.layout)
 
 
 @gluon.jit
@@ -301,27 +206,26 @@ def _attend(
 
     q_MD = q_tiles.index(WHO).reshape([M, D])
     n0 = start + (blocks - 1) * N
-    stage = use % STAGES
-    phase = use // STAGES & 1
     mbarrier.wait(q_full.index(WHO), turn & 1)
-    mbarrier.wait(k_full.index(stage), phase)
-    k_DN = k_tiles.index(stage).reshape([N, D]).permute((1, 0))
+    mbarrier.wait(k_full.index(use % STAGES), use // STAGES & 1)
+    k_DN = k_tiles.index(use % STAGES).reshape([N, D]).permute((1, 0))
     s_MN = warpgroup_mma(q_MD, k_DN, unused_MN, use_acc=False, is_async=True)
     s_MN = warpgroup_mma_wait(0, deps=(s_MN,))
-    mbarrier.arrive(k_empty.index(stage))
+    mbarrier.arrive(k_empty.index(use % STAGES))
     p_MN, sum_M, maximum_M, _ = _softmax(s_MN, sum_M, maximum_M, n0, bounds, scores, SOFTCAP, P_DTYPE, D)
 
-    k_stage = (use + 1) % STAGES
-    k_phase = (use + 1) // STAGES & 1
-    mbarrier.wait(k_full.index(k_stage), k_phase, pred=blocks > 1)
-    for block in range(1, blocks):
+    last = use + blocks - 1
+    mbarrier.wait(k_full.index((use + 1) % STAGES), (use + 1) // STAGES & 1, pred=use < last)
+    for block in range(use, last):  # the keys are those of block + 1
         n0 -= N
+        k_stage = (block + 1) % STAGES
+        v_stage = block % STAGES
         # A turn for each block but a tile's first; consumer 0 begins, so it waits for the other's turn before.
-        mbarrier.wait(turns.index(WHO), (use + block - 1 - turn) & 1 ^ (1 - WHO))
+        mbarrier.wait(turns.index(WHO), (block - turn) & 1 ^ (1 - WHO))
         k_DN = k_tiles.index(k_stage).reshape([N, D]).permute((1, 0))
         s_MN = warpgroup_mma(q_MD, k_DN, unused_MN, use_acc=False, is_async=True)
-        mbarrier.wait(v_full.index(stage), phase)
-        v_ND = v_tiles.index(stage).reshape([N, D])
+        mbarrier.wait(v_full.index(v_stage), block // STAGES & 1)
+        v_ND = v_tiles.index(v_stage).reshape([N, D])
         acc_MD = warpgroup_mma(p_MN, v_ND, acc_MD, is_async=True)
         mbarrier.arrive(turns.index(1 - WHO))
 
@@ -330,31 +234,25 @@ def _attend(
         new_p_MN, sum_M, maximum_M, rescale_M = _softmax(
             s_MN, sum_M, maximum_M, n0, bounds, scores, SOFTCAP, P_DTYPE, D
         )
-        k_stage = (use + block + 1) % STAGES
-        k_phase = (use + block + 1) // STAGES & 1
         # Here and not where the keys are read: this compiles to a loop, and the assembler moves nothing across it.
         # Without one it waits for the product before the softmax, and nothing overlaps.
-        mbarrier.wait(k_full.index(k_stage), k_phase, pred=block + 1 < blocks)
+        mbarrier.wait(k_full.index((block + 2) % STAGES), (block + 2) // STAGES & 1, pred=block + 1 < last)
         acc_MD, p_MN = warpgroup_mma_wait(0, deps=(acc_MD, p_MN))
-        mbarrier.arrive(v_empty.index(stage))
+        mbarrier.arrive(v_empty.index(v_stage))
         acc_MD = acc_MD * _column(rescale_M, D)
         p_MN = new_p_MN
-        stage = (use + block) % STAGES
-        phase = (use + block) // STAGES & 1
 
     mbarrier.arrive(q_empty.index(WHO))
-    mbarrier.wait(v_full.index(stage), phase)
-    v_ND = v_tiles.index(stage).reshape([N, D])
+    mbarrier.wait(v_full.index(last % STAGES), last // STAGES & 1)
+    v_ND = v_tiles.index(last % STAGES).reshape([N, D])
     acc_MD = warpgroup_mma(p_MN, v_ND, acc_MD, is_async=True)
     acc_MD, p_MN = warpgroup_mma_wait(0, deps=(acc_MD, p_MN))
-    mbarrier.arrive(v_empty.index(stage))
+    mbarrier.arrive(v_empty.index(last % STAGES))
     return acc_MD, sum_M, maximum_M
 
 
 @gluon.jit
-def _softmax(
-    s_MN, sum_M, maximum_M, n0, bounds, scores, SOFTCAP: gl.constexpr, P_DTYPE: gl.constexpr, D: gl.constexpr
-):
+def _softmax(s_MN, sum_M, maximum_M, n0, bounds, scores, SOFTCAP: gl.constexpr, P_DTYPE: gl.constexpr, D: gl.constexpr):
     """Probabilities of a block under the new maximum, the new sum and maximum, and what the old ones shrink by."""
     low_M, high_M, full_start, full_end = bounds
     factor, squeeze = scores

@@ -33,13 +33,13 @@ from torch import Tensor
 from tests.kernels.emulated_machine import Barrier, EmulationError, Machine, Task, Tile, poison
 
 
-def emulate(source: str, seed: int = 0) -> SimpleNamespace:
-    """What the module with this source defines, its kernels ready to be launched on CPU tensors.
+def emulate(sources: dict[str, str], seed: int = 0) -> SimpleNamespace:
+    """What the last of these modules of `kernels` defines; sources by name, each may import those before it.
 
     `fetched` is added to it: the corner of each tile that was copied into shared memory, in order.
     """
     emulation = _Emulation(seed)
-    stand_in = emulation.modules()
+    stand_in = {**emulation.modules(), "kernels": SimpleNamespace()}
 
     def import_(name: str, scope: Any = None, local: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         root, *path = name.split(".")
@@ -50,10 +50,12 @@ def emulate(source: str, seed: int = 0) -> SimpleNamespace:
             module = getattr(module, part)
         return module
 
-    scope = {"__name__": "emulated", "__builtins__": {**vars(builtins), "__import__": import_, "range": _range}}
-    exec(compile(source, "<emulated>", "exec"), scope)
-    named = {name: value for name, value in scope.items() if not name.startswith("__")}
-    return SimpleNamespace(**named, fetched=emulation.fetched)
+    for name, source in sources.items():
+        scope = {"__name__": name, "__builtins__": {**vars(builtins), "__import__": import_, "range": _range}}
+        exec(compile(source, f"<emulated {name}>", "exec"), scope)
+        defined = {key: value for key, value in scope.items() if not key.startswith("__")}
+        setattr(stand_in["kernels"], name, SimpleNamespace(**defined))
+    return SimpleNamespace(**defined, fetched=emulation.fetched)
 
 
 # --------------------------------------------------------------------------------------- numbers
@@ -113,7 +115,7 @@ class Pointer:
     def places(self, mask: Any) -> Tensor:
         offsets = torch.as_tensor(self.offset)
         inside = offsets[mask] if mask is not None else offsets
-        if inside.numel() and not (0 <= inside.min() and inside.max() < self.numbers.numel()):
+        if inside.numel() and not (inside.min() >= 0 and inside.max() < self.numbers.numel()):
             raise EmulationError(f"access at {inside.tolist()} of {self.numbers.numel()} numbers")
         return inside.long()
 

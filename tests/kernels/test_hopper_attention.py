@@ -7,7 +7,6 @@ warps of a partition agree before it arrives at a barrier, and that the assemble
 
 import ast
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from tests.kernels.emulated_machine import DeadlockError, EmulationError
 from tests.kernels.gluon_emulator import emulate
 from tests.launch import ROOT
 
-SOURCE = (ROOT / "kernels" / "hopper_attention.py").read_text()
+SOURCES = {name: (ROOT / "kernels" / f"{name}.py").read_text() for name in ("hopper_attention", "hopper_launch")}
 ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}  # relative, to nearest
 
 
@@ -100,7 +99,7 @@ CASES = {
 def test_it_computes_attention_in_any_order_of_events(name):
     shape, options = CASES[name]
     q, k, v = tensors(**shape)
-    results = [run(emulate(SOURCE, seed), q, k, v, **options) for seed in range(2)]
+    results = [run(emulate(SOURCES, seed), q, k, v, **options) for seed in range(2)]
     check(results[0], q, k, v, **options)
     for mine, other in zip(*results, strict=True):
         assert torch.equal(mine, other)
@@ -126,19 +125,19 @@ def test_it_computes_attention_of_any_shape(seed):
         starts = torch.rand(shape["batch"], queries, generator=draw) < among(0.005, 0.05)
         options["document"] = starts.cumsum(1)
     q, k, v = tensors(**shape)
-    check(run(emulate(SOURCE, seed), q, k, v, **options), q, k, v, **options)
+    check(run(emulate(SOURCES, seed), q, k, v, **options), q, k, v, **options)
 
 
 def test_views_are_read_where_they_lie():
     q, k, v = fused()
-    check(run(emulate(SOURCE), q, k, v), q, k, v)
+    check(run(emulate(SOURCES), q, k, v), q, k, v)
 
 
 def test_what_a_masked_key_holds_does_not_matter():
     q, k, v = tensors(queries=260)
     k[:, 130:], v[:, 130:] = 100.0, -50.0
     document = rows([130, 130])
-    check(run(emulate(SOURCE), q, k, v, document=document), q, k, v, document=document)
+    check(run(emulate(SOURCES), q, k, v, document=document), q, k, v, document=document)
 
 
 def test_the_cost_follows_the_documents():
@@ -146,7 +145,7 @@ def test_the_cost_follows_the_documents():
     q, k, v = tensors(queries=512, heads=1)
     fetched = {}
     for name, document in (("one", None), ("four", rows([128] * 4))):
-        module = emulate(SOURCE)
+        module = emulate(SOURCES)
         run(module, q, k, v, document=document)
         fetched[name] = len(module.fetched) - 4 * 2  # two consumers have their queries of each of four tiles
     assert fetched == {"one": 2 * (1 + 2 + 3 + 4), "four": 2 * 4}
@@ -163,12 +162,15 @@ def test_the_cost_follows_the_documents():
     ],
 )
 def test_what_it_cannot_take_is_told(changed, message):
-    module = emulate(SOURCE)
+    module = emulate(SOURCES)
     assert message in module.obstacle(*changed(*tensors(queries=140)), scale=0.1)
     assert "positive" in module.obstacle(*tensors(queries=140), scale=0.0)
 
 
 # ------------------------------------------------------------------------------- planted mistakes
+
+
+TREE = ast.parse(SOURCES["hopper_attention"])
 
 
 def statements(tree):
@@ -185,7 +187,7 @@ def mistakes():
 
     def plant(name, number, change):
         tree = copy.deepcopy(TREE)
-        body, place, function, call = list(statements(tree))[number]
+        body, place, _, call = list(statements(tree))[number]
         line = f"{body[place].lineno}: {ast.unparse(call)}"
         change(body, place, call)
         return pytest.param(ast.unparse(ast.fix_missing_locations(tree)), id=f"{name}, line {line[:90]}")
@@ -212,14 +214,12 @@ def mistakes():
 
     for number, (_, _, function, call) in enumerate(statements(TREE)):
         turns = "turns" in ast.unparse(call)  # who goes first is a matter of speed: the numbers stay right
-        if function in ("mbarrier.wait", "mbarrier.expect", "fence_async_shared", "tma.store_wait"):
-            if not (turns and function == "mbarrier.wait"):
-                yield plant("missing", number, remove)
-        if function == "mbarrier.arrive":
+        if function in ("mbarrier.expect", "mbarrier.arrive", "fence_async_shared", "tma.store_wait"):
             yield plant("missing", number, remove)
-            if not turns:
-                yield plant("too early", number, early)
+        if function == "mbarrier.arrive" and not turns:
+            yield plant("too early", number, early)
         if function == "mbarrier.wait" and not turns:
+            yield plant("missing", number, remove)
             yield plant("wrong phase", number, other_phase)
         if function == "fetch":
             yield plant("wrong tile", number, other_tile(3))
@@ -229,13 +229,10 @@ def mistakes():
             yield plant("too little", number, less)
 
 
-TREE = ast.parse(SOURCE)
-
-
 def outcome(source, seed=0):
     """Runs a problem on which rings turn over and programs take several tiles; raises what the emulator finds."""
     q, k, v = tensors(queries=640, heads=2, head_size=128)
-    check(run(emulate(source, seed), q, k, v), q, k, v)
+    check(run(emulate({**SOURCES, "hopper_attention": source}, seed), q, k, v), q, k, v)
 
 
 @pytest.mark.parametrize("source", list(mistakes()))
@@ -246,3 +243,9 @@ def test_a_planted_mistake_is_caught(source):
 
 def test_the_planted_mistakes_are_the_only_ones():
     outcome(ast.unparse(TREE))
+
+
+def test_a_deadlock_is_told_with_who_waits_for_what():
+    source = SOURCES["hopper_attention"].replace("mbarrier.arrive(turns.index(1 - WHO))", "pass")
+    with pytest.raises(DeadlockError, match="_consume 1 waits for parity 0 of barrier"):
+        outcome(source)
