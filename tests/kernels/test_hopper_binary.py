@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernels.compilation import TARGETS, compiling_for, resources
 
 triton = pytest.importorskip("triton")
+compilation = pytest.importorskip("kernels.compilation")
 
 FEATURES = {
     "pretraining": {"causal": True, "window": 0, "softcap": 0.0, "documents": True, "sink": False},
@@ -32,7 +32,7 @@ def compiled(head_size, features):
             q, k, v = (torch.empty(2, 4096, heads, head_size, dtype=torch.bfloat16) for heads in (16, 4, 4))
             first, end = (torch.empty(2, 4096, dtype=torch.int32) if documents else None for _ in range(2))
             sink = torch.empty(16) if sink else None
-        with compiling_for("sm_90") as kernels:
+        with compilation.compiling_for("sm_90") as kernels:
             hopper_launch.forward(q, k, v, first, end, sink, scale=head_size**-0.5, **options)
         (_kernels[key],) = kernels
     return _kernels[key]
@@ -67,8 +67,8 @@ CASES = [
 @pytest.mark.parametrize(("head_size", "features"), CASES)
 def test_it_fits_hopper(head_size, features):
     kernel = compiled(head_size, features)
-    taken = resources(kernel)
-    assert taken.shared <= TARGETS["sm_90"][3]
+    taken = compilation.resources(kernel)
+    assert taken.shared <= compilation.TARGETS["sm_90"][3]
     assert taken.stack <= KEPT_STACK
     assert taken.wgmma
     assert taken.instructions["HGMMA"] >= 2 * 2 * (head_size // 16 + 128 // 16)  # consumers x (first and loop)
