@@ -17,7 +17,7 @@ from kernels.documents import Documents, documents, documents_of
 
 __all__ = ["Documents", "attention", "documents", "documents_of", "use"]
 
-IMPLEMENTATIONS = ("auto", "reference", "sdpa", "triton")
+IMPLEMENTATIONS = ("auto", "reference", "sdpa", "triton", "hopper")
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 TRITON_HEAD_SIZE = 256  # at most
 # Triton reads it when a kernel is defined: then kernels run in its interpreter, on tensors of the CPU.
@@ -67,8 +67,8 @@ def attention(
         document = documents(document)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     chosen = _choose(q)
-    if chosen == "triton":
-        output, lse = _triton(q, k, v, causal, document, window, scale, softcap, sink)
+    if chosen in ("triton", "hopper"):
+        output, lse = _triton(q, k, v, causal, document, window, scale, softcap, sink, chosen == "hopper")
         return (output, lse) if return_lse else output
     number = None if document is None else document.number_BT
     if chosen == "sdpa" and not (softcap or return_lse or sink is not None):  # torch's call has no place for these
@@ -84,7 +84,9 @@ def use(name: str) -> AbstractContextManager[object]:
 
     auto: triton for tensors on a GPU, sdpa for others. reference: written out in torch. sdpa: torch's
     `scaled_dot_product_attention`, and the reference for what that lacks. triton: kernels of our own, on a GPU or in
-    Triton's interpreter (TRITON_INTERPRET=1). Raises ValueError, naming those that exist, for an unknown one.
+    Triton's interpreter (TRITON_INTERPRET=1). hopper: the same, but the forward pass by a kernel for compute capability
+    9.0, head sizes 64 and 128, bf16 and fp16, which was never run on a GPU. Raises ValueError, naming those that exist,
+    for an unknown one.
     """
     global _in_force
     if name not in IMPLEMENTATIONS:
@@ -116,11 +118,12 @@ def _triton(
     scale: float,
     softcap: float,
     sink: Tensor | None,
+    hopper: bool,
 ) -> tuple[Tensor, Tensor]:
     _check_triton(q, scale)
     first, end = (None, None) if document is None else (document.first_BT, document.end_BT)
     sink = None if sink is None else sink.float()
-    return attention_op.attention(q, k, v, first, end, sink, causal, window, scale, softcap)
+    return attention_op.attention(q, k, v, first, end, sink, causal, window, scale, softcap, hopper)
 
 
 def _autocasts(q: Tensor) -> bool:

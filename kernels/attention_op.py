@@ -6,6 +6,7 @@ implementations), how gradients flow, and what it costs.
 Shapes: B batch, Q query time, K key time, H heads, G key-value heads, D head size.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,14 +26,26 @@ def attention(
     window: int,
     scale: float,
     softcap: float,
+    hopper: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Output [B, Q, H, D] and log-sum-exp [B, H, Q] of `kernels.attention`; see there for the rest."""
+    """Output [B, Q, H, D] and log-sum-exp [B, H, Q] of `kernels.attention`; see there for the rest.
+
+    hopper: by the kernel of `kernels.hopper_attention`; ValueError if that cannot take these tensors.
+    """
     from kernels import attention_launch
 
+    forward = _hopper_forward(q, k, v, scale) if hopper and q.numel() and k.numel() else attention_launch.forward
     with _device_of(q):
-        return attention_launch.forward(
-            q, k, v, first, end, sink, causal=causal, window=window, scale=scale, softcap=softcap
-        )
+        return forward(q, k, v, first, end, sink, causal=causal, window=window, scale=scale, softcap=softcap)
+
+
+def _hopper_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Callable[..., tuple[Tensor, Tensor]]:
+    from kernels import hopper_launch
+
+    obstacle = hopper_launch.obstacle(q, k, v, scale=scale)
+    if obstacle:
+        raise ValueError(f"the kernel for Hopper cannot take these tensors: {obstacle}; or take kernels.use('triton')")
+    return hopper_launch.forward
 
 
 @attention.register_fake
@@ -102,7 +115,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.causal, ctx.window, ctx.scale, ctx.softcap = inputs
+    *tensors, ctx.causal, ctx.window, ctx.scale, ctx.softcap, _hopper = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.set_materialize_grads(False)
 
@@ -128,7 +141,7 @@ def _differentiate(ctx: Any, gradient: Tensor | None, lse_gradient: Tensor | Non
         ctx.softcap,
     )
     sink_gradient = None if sink is None else sink_gradient
-    return q_gradient, k_gradient, v_gradient, None, None, sink_gradient, None, None, None, None
+    return q_gradient, k_gradient, v_gradient, None, None, sink_gradient, None, None, None, None, None
 
 
 attention.register_autograd(_differentiate, setup_context=_keep)

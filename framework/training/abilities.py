@@ -35,13 +35,19 @@ def check_machine(config: PretrainConfig) -> None:
 
 def _check_attention(config: PretrainConfig) -> None:
     cuda = torch.cuda.is_available()
-    if config.attention != "triton" and not (config.attention == "auto" and cuda and kernels.HAS_TRITON):
+    own = config.attention in ("triton", "hopper")
+    if not own and not (config.attention == "auto" and cuda and kernels.HAS_TRITON):
         return
-    require(kernels.HAS_TRITON, "attention", "triton is not installed", "pip install 'loam[triton]'")
     require(
-        cuda or kernels.INTERPRETED,
+        kernels.HAS_TRITON,
         "attention",
-        "triton needs a GPU, and this machine has none",
+        f"{config.attention} needs Triton, and it is not installed",
+        "pip install 'loam[triton]'",
+    )
+    require(
+        cuda or (kernels.INTERPRETED and config.attention == "triton"),
+        "attention",
+        f"{config.attention} needs a GPU, and this machine has none",
         "choose attention=auto, or set TRITON_INTERPRET=1 to run its kernels, very slowly, on the CPU",
     )
     dtype = torch.float32 if config.precision.dtype == "fp32" else torch.bfloat16
@@ -49,6 +55,14 @@ def _check_attention(config: PretrainConfig) -> None:
         choose("forward", present_architecture(), config.model.head_size, dtype)
     except ValueError as error:
         raise UserError(f"attention: {error}; choose attention=sdpa") from error
+    if config.attention == "hopper":
+        is_hopper = torch.cuda.get_device_capability() == (9, 0)
+        require(
+            is_hopper and dtype == torch.bfloat16 and config.model.head_size in (64, 128),
+            "attention",
+            "hopper is for GPUs of compute capability 9.0, precision=bf16 and model.head_size 64 or 128",
+            "choose attention=triton",
+        )
 
 
 def _check_compilers(cuda: bool) -> None:

@@ -132,8 +132,9 @@ def test_use_lasts_for_the_with_statement_or_until_the_next():
 
 @pytest.mark.skipif(kernels.INTERPRETED, reason="the interpreter takes tensors of the CPU")
 def test_the_kernels_need_a_gpu():
-    with kernels.use("triton"), pytest.raises(ValueError, match="tensors on a GPU, got cpu"):
-        kernels.attention(*tensors(4, 4, 2, 2))
+    for name in ("triton", "hopper"):
+        with kernels.use(name), pytest.raises(ValueError, match="tensors on a GPU, got cpu"):
+            kernels.attention(*tensors(4, 4, 2, 2))
 
 
 def test_documents_and_their_numbers_are_the_same():

@@ -11,7 +11,7 @@ import copy
 import pytest
 import torch
 
-from kernels import documents, reference
+from kernels import attention_op, documents, reference
 from tests.kernels.emulated_machine import DeadlockError, EmulationError
 from tests.kernels.gluon_emulator import emulate
 from tests.launch import ROOT
@@ -249,3 +249,9 @@ def test_a_deadlock_is_told_with_who_waits_for_what():
     source = SOURCES["hopper_attention"].replace("mbarrier.arrive(turns.index(1 - WHO))", "pass")
     with pytest.raises(DeadlockError, match="_consume 1 waits for parity 0 of barrier"):
         outcome(source)
+
+
+def test_through_the_operator_what_it_cannot_take_is_said():
+    q = torch.zeros(1, 4, 2, 64)
+    with pytest.raises(ValueError, match=r"cannot take these tensors: the dtype is torch.float32; .*use\('triton'\)"):
+        attention_op.attention(q, q, q, None, None, None, True, 0, 1.0, 0.0, hopper=True)

@@ -287,11 +287,17 @@ def test_the_kernels_are_for_gpus_that_the_table_has(monkeypatch):
             check_machine(PretrainConfig(attention=attention))
     monkeypatch.setattr(abilities, "present_architecture", lambda: "sm_90")
     check_machine(PretrainConfig())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    for settings in ({}, {"precision": PrecisionConfig("bf16"), "model": ModelConfig(head_size=96)}):
+        with pytest.raises(UserError, match=r"^attention: hopper is for .*; choose attention=triton"):
+            check_machine(PretrainConfig(attention="hopper", **settings))
+    model = ModelConfig(head_size=128)
+    check_machine(PretrainConfig(attention="hopper", precision=PrecisionConfig("bf16"), model=model))
     with pytest.raises(UserError, match=r"^attention: no Triton .* head size 512.*; choose attention=sdpa"):
         check_machine(config)
     monkeypatch.setattr(kernels, "HAS_TRITON", False)
     check_machine(PretrainConfig())
-    with pytest.raises(UserError, match=r"^attention: triton is not installed; pip install 'loam\[triton\]'"):
+    with pytest.raises(UserError, match=r"^attention: triton needs Triton, .*; pip install 'loam\[triton\]'"):
         check_machine(config)
 
 
