@@ -1,6 +1,7 @@
 """Loam's kernels: one call, several implementations of the same mathematics.
 
-`attention` checks its input once and hands it to the implementation in force; `use` chooses another.
+`attention` and `linear_cross_entropy` check their input once and hand it to the implementation in force; `use`
+chooses another.
 `kernels.reference` says what every implementation has to compute.
 """
 
@@ -12,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import attention_op, reference, sdpa
+from kernels import attention_op, cross_entropy, reference, sdpa
 from kernels.documents import Documents, documents, documents_of
 
-__all__ = ["Documents", "attention", "documents", "documents_of", "use"]
+__all__ = ["Documents", "attention", "documents", "documents_of", "linear_cross_entropy", "use"]
 
 IMPLEMENTATIONS = ("auto", "reference", "sdpa", "triton", "hopper")
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -23,6 +24,7 @@ TRITON_HEAD_SIZE = 256  # at most
 # Triton reads it when a kernel is defined: then kernels run in its interpreter, on tensors of the CPU.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+INSTEAD = "or take kernels.use('sdpa')"
 _in_force = "auto"
 
 
@@ -79,18 +81,57 @@ def attention(
     return (output, lse) if return_lse else output
 
 
+def linear_cross_entropy(
+    x: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+    chunk_logits: int = 2**26,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What to minimise, plain negative log likelihood, and z-loss, of logits that never stand in memory whole.
+
+    x: [tokens, hidden size]; weight: [vocabulary, hidden size]; labels: int64 [tokens], -100 where none counts. The
+    logits are x weight^T.
+
+    Returns three fp32 numbers, sums over the labels that count, in nats. The first has gradients: likelihood, smoothed
+    by `label_smoothing` (arXiv:1512.00567), plus z-loss, which is `z_loss` times the squared logarithm of the softmax's
+    denominator (PaLM, arXiv:2204.02311, section 5). The other two are for the record.
+
+    chunk_logits: logits that may stand in memory at a time (2^26 in fp32: 256 MiB). Where torch computes and there are
+        no more of them than that, they are made whole, and all is as torch's own functions have it to the last bit.
+
+    Under autocast x and weight are cast. "sdpa" and "reference" of `use` mean torch here, the second with all logits at
+    once. A label that is no entry of the vocabulary gives NaN, or torch's error. Raises ValueError for shapes, dtypes
+    or options that do not go together, and for what the implementation in force does not support.
+    """
+    cross_entropy.check(x, weight, labels, z_loss, label_smoothing, chunk_logits)
+    chosen, options = _choose(x), {"z_loss": z_loss, "label_smoothing": label_smoothing}
+    if chosen == "reference" or (chosen == "sdpa" and len(x) * len(weight) <= chunk_logits):
+        return reference.linear_cross_entropy(x, weight, labels, **options)
+    if _autocasts(x):
+        x, weight = (tensor.to(torch.get_autocast_dtype(x.device.type)) for tensor in (x, weight))
+    if x.dtype != weight.dtype:
+        raise ValueError(f"x and weight must have one dtype; got {x.dtype} and {weight.dtype}")
+    triton = chosen in ("triton", "hopper")
+    if triton:
+        _check_triton(x)
+    return cross_entropy.linear_cross_entropy(x, weight, labels, **options, chunk_logits=chunk_logits, triton=triton)
+
+
 def use(name: str) -> AbstractContextManager[object]:
     """Put the named implementation in force: from now on, or, in a `with` statement, until its end.
 
-    auto: triton for tensors on a GPU, sdpa for others. reference: written out in torch. sdpa: torch's
-    `scaled_dot_product_attention`, and the reference for what that lacks. triton: kernels of our own, on a GPU or in
-    Triton's interpreter (TRITON_INTERPRET=1). hopper: the same, but the forward pass by a kernel for compute capability
-    9.0, head sizes 64 and 128, bf16 and fp16, which was never run on a GPU. Raises ValueError, naming those that exist,
-    for an unknown one.
+    auto: triton for tensors on a GPU, sdpa for others. reference: written out in torch. sdpa: torch's own functions,
+    as `scaled_dot_product_attention`, and the reference for what they lack. triton: kernels of our own, on a GPU or in
+    Triton's interpreter (TRITON_INTERPRET=1). hopper: the same, but attention's forward pass by a kernel for compute
+    capability 9.0, head sizes 64 and 128, bf16 and fp16, which was never run on a GPU. Raises ValueError, naming those
+    that exist, for an unknown one.
     """
     global _in_force
     if name not in IMPLEMENTATIONS:
-        raise ValueError(f"unknown attention implementation {name!r}; choose {' | '.join(IMPLEMENTATIONS)}")
+        raise ValueError(f"unknown implementation {name!r}; choose {' | '.join(IMPLEMENTATIONS)}")
     restore = ExitStack()
     restore.callback(_put_in_force, _in_force)
     _in_force = name
@@ -120,7 +161,11 @@ def _triton(
     sink: Tensor | None,
     hopper: bool,
 ) -> tuple[Tensor, Tensor]:
-    _check_triton(q, scale)
+    _check_triton(q)
+    if q.shape[3] > TRITON_HEAD_SIZE:
+        raise ValueError(f"the Triton kernels take head sizes up to {TRITON_HEAD_SIZE}, got {q.shape[3]}; {INSTEAD}")
+    if scale <= 0:
+        raise ValueError(f"scale={scale}; the Triton kernels take one above 0, {INSTEAD}")
     first, end = (None, None) if document is None else (document.first_BT, document.end_BT)
     sink = None if sink is None else sink.float()
     return attention_op.attention(q, k, v, first, end, sink, causal, window, scale, softcap, hopper)
@@ -165,17 +210,12 @@ def _check(
         raise ValueError(f"sink {list(sink.shape)} must be [heads]; got {_shapes(q, k, v)}")
 
 
-def _check_triton(q: Tensor, scale: float) -> None:
-    instead = "or take kernels.use('sdpa')"
-    if not q.is_cuda and not INTERPRETED:
-        raise ValueError(f"the Triton kernels need tensors on a GPU, got {q.device}; move them, {instead}")
-    if q.dtype not in TRITON_DTYPES:
+def _check_triton(tensor: Tensor) -> None:
+    if not tensor.is_cuda and not INTERPRETED:
+        raise ValueError(f"the Triton kernels need tensors on a GPU, got {tensor.device}; move them, {INSTEAD}")
+    if tensor.dtype not in TRITON_DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in TRITON_DTYPES)
-        raise ValueError(f"the Triton kernels take {names}, got {q.dtype}; convert, {instead}")
-    if q.shape[3] > TRITON_HEAD_SIZE:
-        raise ValueError(f"the Triton kernels take head sizes up to {TRITON_HEAD_SIZE}, got {q.shape[3]}; {instead}")
-    if scale <= 0:
-        raise ValueError(f"scale={scale}; the Triton kernels take one above 0, {instead}")
+        raise ValueError(f"the Triton kernels take {names}, got {tensor.dtype}; convert, {INSTEAD}")
 
 
 def _shapes(q: Tensor, k: Tensor, v: Tensor) -> str:

@@ -1,9 +1,11 @@
-"""What attention has to compute, written to be read; in float64 it is what the others are tested against.
+"""What the kernels have to compute, written to be read; in float64 it is what the others are tested against.
 
-Shapes: B batch, Q query time, K key time, H heads, G key-value heads, D head size.
+Shapes: B batch, Q query time, K key time, H heads, G key-value heads, D head size; N tokens, C hidden size,
+V vocabulary.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -70,3 +72,22 @@ def visible_keys(
         return visible[None, None]
     same_document_BQK = document[:, :, None] == document[:, None, :]
     return (visible & same_document_BQK)[:, None]
+
+
+def linear_cross_entropy(
+    x_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, *, z_loss: float, label_smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`kernels.linear_cross_entropy`, materialising every logit, in fp32."""
+    logits_NV = F.linear(x_NC, weight_VC).float()  # looked up at the call, for ZeRO-3 puts a linear of its own there
+
+    def entropy(smoothing: float) -> Tensor:
+        return F.cross_entropy(logits_NV, labels_N, ignore_index=-100, reduction="sum", label_smoothing=smoothing)
+
+    likelihood = entropy(0.0)
+    objective = entropy(label_smoothing) if label_smoothing else likelihood
+    z = torch.zeros_like(likelihood)
+    if z_loss:
+        squares_N = logits_NV.logsumexp(-1).square()
+        z = z_loss * squares_N.where(labels_N != -100, 0.0).sum()
+        objective = objective + z
+    return objective, likelihood.detach(), z.detach()
