@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear projection in Triton: two kernels, neither of which writes a logit.
+"""Cross-entropy of a linear projection in Triton: no kernel writes a logit but the label's.
 
 `statistics` walks over a segment of the vocabulary and keeps, of each token, the running maximum and the running sum
 of exponentials (online softmax: Milakov & Gimelshein 2018, arXiv:1805.02867), so that a tile of logits can be
@@ -24,10 +24,8 @@ GROUP = tl.constexpr(16)  # blocks of tokens that meet the same weights at about
 def statistics(
     x,
     weight,
-    labels_N,
     log_sums_SN,  # natural log-sum-exp of each token over each segment
     totals_SN,  # sum of the logits likewise; written where SMOOTHED
-    label_logits_N,  # written for the tokens that have a label in the vocabulary
     tokens,
     vocabulary,
     hidden,
@@ -42,16 +40,12 @@ def statistics(
     COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """What the loss needs to know of the logits, for one block of tokens and one segment of the vocabulary."""
+    """What the loss needs to know of all logits, for one block of tokens and one segment of the vocabulary."""
     block, number = _place(tl.cdiv(tokens, TOKENS), tl.cdiv(vocabulary, segment))
     token = block * TOKENS + tl.arange(0, TOKENS)
-    exists = token < tokens
-    label = tl.load(labels_N + token, mask=exists, other=NO_LABEL)
-
     maximum = tl.full([TOKENS], float("-inf"), tl.float32)
     exponentials = tl.zeros([TOKENS], tl.float32)
     total = tl.zeros([TOKENS], tl.float32)
-    label_logit = tl.zeros([TOKENS], tl.float32)
     first = number * segment
     end = tl.minimum(first + segment, vocabulary)
     for start in range(first, end, COLUMNS):
@@ -60,7 +54,6 @@ def statistics(
             WHOLE, DESCRIPTORS, PRECISION, TOKENS, COLUMNS, CHANNELS,
         )  # fmt: skip
         column = start + tl.arange(0, COLUMNS)
-        label_logit += tl.sum(tl.where(column[None, :] == label[:, None], logits, 0.0), 1)
         inside = (column < end)[None, :]
         if SMOOTHED:
             total += tl.sum(tl.where(inside, logits, 0.0), 1)
@@ -70,11 +63,42 @@ def statistics(
         exponentials = kept + tl.sum(tl.exp2((logits - higher[:, None]) * LOG2_E), 1)
         maximum = higher
 
+    exists = token < tokens
     place = tl.cast(number, tl.int64) * tokens + token
     tl.store(log_sums_SN + place, maximum + tl.log(exponentials), mask=exists)
     if SMOOTHED:
         tl.store(totals_SN + place, total, mask=exists)
-    tl.store(label_logits_N + token, label_logit, mask=exists & (label >= first) & (label < end))
+
+
+@triton.jit
+def label_logits(
+    x,
+    weight,
+    labels_N,
+    logits_N,  # NaN where the label is no entry of the vocabulary
+    tokens,
+    vocabulary,
+    hidden,
+    x_stride,
+    weight_stride,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """The logit of each token's label. By itself: in `statistics` it would take every logit a comparison, an addition
+    and registers of which there are none left."""
+    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    label = tl.load(labels_N + token, mask=token < tokens, other=NO_LABEL)
+    known = (label >= 0) & (label < vocabulary)
+    channel = tl.arange(0, CHANNELS)
+    x_places = x + token.to(tl.int64)[:, None] * x_stride + channel[None, :]
+    weight_places = weight + label[:, None] * weight_stride + channel[None, :]
+    sums = tl.zeros([ROWS, CHANNELS], tl.float32)
+    for start in range(0, hidden, CHANNELS):
+        inside = known[:, None] & (channel < hidden - start)[None, :]
+        x_tile = tl.load(x_places + start, mask=inside, other=0.0)
+        weight_tile = tl.load(weight_places + start, mask=inside, other=0.0)
+        sums += x_tile.to(tl.float32) * weight_tile.to(tl.float32)
+    tl.store(logits_N + token, tl.where(known, tl.sum(sums, 1), float("nan")), mask=token < tokens)
 
 
 @triton.jit

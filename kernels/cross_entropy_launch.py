@@ -17,6 +17,7 @@ from kernels.configurations import RELATIVES, present_architecture
 # Parts in which the vocabulary is walked over at once. A number of its own, not one that depends on the tokens, so
 # that a token's loss is the same to the last bit whoever else is in the batch; and what is kept is 8 S bytes a token.
 SEGMENTS = 32
+LABEL_ROWS, LABEL_CHANNELS = 4, 256  # tile in which the labels' own logits are computed
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,23 @@ class Tile:
     descriptors: bool = False
 
 
-# By architecture and bytes of an element. No row was timed: each is the largest tile that compiles without spills
-# for both kernels (tests/kernels/test_cross_entropy_compilation.py), with the shapes that matrix products use there.
+# By architecture and bytes of an element. No row was timed. They are the tiles that matrix products have there, as far
+# as both kernels compile with them without spilling a register (tests/kernels/test_cross_entropy_compilation.py).
 TILES = {
     ("sm_80", 2): Tile(128, 128, 32, warps=8, stages=4),
-    ("sm_80", 4): Tile(64, 64, 32, warps=8, stages=3),
-    ("sm_86", 2): Tile(128, 128, 32, warps=8, stages=3),
-    ("sm_86", 4): Tile(64, 64, 32, warps=8, stages=3),
-    ("sm_90", 2): Tile(128, 256, 64, warps=8, stages=3, descriptors=True),
-    ("sm_90", 4): Tile(64, 64, 32, warps=8, stages=3),
-    ("sm_100", 2): Tile(128, 256, 64, warps=8, stages=3, descriptors=True),
-    ("sm_100", 4): Tile(64, 64, 32, warps=8, stages=3),
+    ("sm_80", 4): Tile(64, 128, 32, warps=8, stages=3),
+    ("sm_86", 2): Tile(128, 128, 32, warps=8, stages=4),
+    ("sm_86", 4): Tile(64, 128, 32, warps=8, stages=3),
+    ("sm_90", 2): Tile(128, 256, 64, warps=8, stages=4, descriptors=True),
+    ("sm_90", 4): Tile(64, 128, 32, warps=8, stages=3),
+    ("sm_100", 2): Tile(128, 128, 64, warps=8, stages=4, descriptors=True),
+    ("sm_100", 4): Tile(64, 128, 32, warps=8, stages=3),
     ("gfx942", 2): Tile(128, 128, 64, warps=8, stages=2),
     ("gfx942", 4): Tile(64, 64, 32, warps=8, stages=2),
     ("interpreter", 2): Tile(16, 32, 16, warps=1, stages=1, descriptors=True),
     ("interpreter", 4): Tile(16, 32, 16, warps=1, stages=1),
 }
+UNALIGNED = TILES["sm_80", 2]  # in place of a tile with descriptors, where a row does not begin at 16 bytes
 
 
 def statistics(x_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, *, smoothed: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,13 +69,11 @@ def statistics(x_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, *, smoothed: b
     segments = triton.cdiv(vocabulary, segment)
     log_sums_SN = x_NC.new_empty((segments, tokens), dtype=torch.float32)
     totals_SN = x_NC.new_zeros((segments if smoothed else 1, tokens), dtype=torch.float32)
-    label_logits_N = x_NC.new_full((tokens,), float("nan"), dtype=torch.float32)
+    label_logits_N = x_NC.new_empty((tokens,), dtype=torch.float32)
     cross_entropy_kernels.statistics[(triton.cdiv(tokens, tile.tokens) * segments,)](
         *_sources(tile, x_NC, weight_VC),
-        labels_N,
         log_sums_SN,
         totals_SN,
-        label_logits_N,
         tokens,
         vocabulary,
         x_NC.shape[1],
@@ -82,6 +82,19 @@ def statistics(x_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, *, smoothed: b
         segment,
         SMOOTHED=smoothed,
         **_constants(tile, x_NC),
+    )
+    cross_entropy_kernels.label_logits[(triton.cdiv(tokens, LABEL_ROWS),)](
+        x_NC,
+        weight_VC,
+        labels_N,
+        label_logits_N,
+        tokens,
+        vocabulary,
+        x_NC.shape[1],
+        x_NC.stride(0),
+        weight_VC.stride(0),
+        ROWS=LABEL_ROWS,
+        CHANNELS=LABEL_CHANNELS,
     )
     return log_sums_SN.logsumexp(0), label_logits_N, totals_SN.sum(0)
 
@@ -136,7 +149,7 @@ def tile_for(x_NC: Tensor, weight_VC: Tensor) -> Tile:
         known = sorted({name for name, _ in TILES} | set(RELATIVES))
         raise ValueError(f"no tiles of cross-entropy for {architecture}; there are for {', '.join(known)}")
     if tile.descriptors and not (_describable(x_NC) and _describable(weight_VC)):
-        return Tile(**{**vars(tile), "descriptors": False})
+        return UNALIGNED
     return tile
 
 
