@@ -14,8 +14,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from kernels import cross_entropy_kernels
 from kernels.configurations import RELATIVES, present_architecture
 
-# Parts in which the vocabulary is walked over at once. A number of its own, not one that depends on the tokens, so
-# that a token's loss is the same to the last bit whoever else is in the batch; and what is kept is 8 S bytes a token.
+# Parts in which the vocabulary is walked over at once, so that few tokens, too, keep a GPU busy. A fixed number: what
+# is kept of them are at most 8 x 32 bytes a token, however large the vocabulary is.
 SEGMENTS = 32
 LABEL_ROWS, LABEL_CHANNELS = 4, 256  # tile in which the labels' own logits are computed
 
@@ -42,13 +42,13 @@ class Tile:
 # as both kernels compile with them without spilling a register (tests/kernels/test_cross_entropy_compilation.py).
 TILES = {
     ("sm_80", 2): Tile(128, 128, 32, warps=8, stages=4),
-    ("sm_80", 4): Tile(64, 128, 32, warps=8, stages=3),
+    ("sm_80", 4): Tile(64, 64, 16, warps=4, stages=3),
     ("sm_86", 2): Tile(128, 128, 32, warps=8, stages=4),
-    ("sm_86", 4): Tile(64, 128, 32, warps=8, stages=3),
+    ("sm_86", 4): Tile(64, 64, 16, warps=4, stages=3),
     ("sm_90", 2): Tile(128, 256, 64, warps=8, stages=4, descriptors=True),
-    ("sm_90", 4): Tile(64, 128, 32, warps=8, stages=3),
+    ("sm_90", 4): Tile(64, 64, 16, warps=4, stages=3),
     ("sm_100", 2): Tile(128, 128, 64, warps=8, stages=4, descriptors=True),
-    ("sm_100", 4): Tile(64, 128, 32, warps=8, stages=3),
+    ("sm_100", 4): Tile(64, 64, 16, warps=4, stages=3),
     ("gfx942", 2): Tile(128, 128, 64, warps=8, stages=2),
     ("gfx942", 4): Tile(64, 64, 32, warps=8, stages=2),
     ("interpreter", 2): Tile(16, 32, 16, warps=1, stages=1, descriptors=True),
