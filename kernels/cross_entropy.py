@@ -215,7 +215,7 @@ def _gradient(
     if label_smoothing:
         gradient_NW.sub_(label_smoothing / len(weight_VC))
     inside_N, place_N1 = _places(labels_N, part)
-    gradient_NW.scatter_add_(1, place_N1, (inside_N * (label_smoothing - 1)).to(x_NC.dtype)[:, None])
+    gradient_NW.scatter_add_(1, place_N1, inside_N[:, None].to(x_NC.dtype) * (label_smoothing - 1))
     return gradient_NW.mul_(torch.where(labels_N == IGNORED_LABEL, 0.0, upstream).to(x_NC.dtype)[:, None])
 
 

@@ -54,7 +54,12 @@ TILES = {
     ("interpreter", 2): Tile(16, 32, 16, warps=1, stages=1, descriptors=True),
     ("interpreter", 4): Tile(16, 32, 16, warps=1, stages=1),
 }
-UNALIGNED = TILES["sm_80", 2]  # in place of a tile with descriptors, where a row does not begin at 16 bytes
+# In place of a tile with descriptors, where a row does not begin at a multiple of 16 bytes.
+UNALIGNED = {
+    "sm_90": TILES["sm_80", 2],
+    "sm_100": TILES["sm_80", 2],
+    "interpreter": Tile(16, 32, 16, warps=1, stages=1),
+}
 
 
 def statistics(x_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, *, smoothed: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,12 +149,13 @@ def tile_for(x_NC: Tensor, weight_VC: Tensor) -> Tile:
         ValueError: there is none for it; the message says what there is.
     """
     architecture = present_architecture()
-    tile = TILES.get((RELATIVES.get(architecture, architecture), x_NC.element_size()))
+    family = RELATIVES.get(architecture, architecture)
+    tile = TILES.get((family, x_NC.element_size()))
     if tile is None:
         known = sorted({name for name, _ in TILES} | set(RELATIVES))
         raise ValueError(f"no tiles of cross-entropy for {architecture}; there are for {', '.join(known)}")
     if tile.descriptors and not (_describable(x_NC) and _describable(weight_VC)):
-        return UNALIGNED
+        return UNALIGNED[family]
     return tile
 
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
 from kernels import cross_entropy
+from tests.interpreter.bounds import forbidden
 from tests.kernels.exact_cross_entropy import linear_cross_entropy, share_of_bound
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -39,8 +40,7 @@ def problem(tokens, hidden, vocabulary, dtype=torch.float32, *, surrounded=False
         values = (scale * torch.randn(rows, hidden, generator=generator)).to(dtype)
         if not surrounded:
             return values.requires_grad_()
-        around = torch.full((rows + 40, hidden + 40), float("nan"), dtype=dtype)
-        return around[8 : rows + 8, 8 : hidden + 8].copy_(values).requires_grad_()
+        return surround(values)
 
     x, weight = draw(tokens, 1.0), draw(vocabulary, 3 * hidden**-0.5)
     labels = torch.randint(vocabulary, (tokens,), generator=generator)
@@ -48,6 +48,20 @@ def problem(tokens, hidden, vocabulary, dtype=torch.float32, *, surrounded=False
     if tokens > 1:
         labels[1] = vocabulary - 1
     return x, weight, labels
+
+
+def surround(values):
+    """The same in the midst of NaN."""
+    rows, columns = values.shape
+    around = torch.full((rows + 40, columns + 40), float("nan"), dtype=values.dtype)
+    return around[8 : rows + 8, 8 : columns + 8].copy_(values).requires_grad_()
+
+
+def surroundings(place):
+    """The matrix that `surround` laid it into, and it."""
+    rows, columns = place.shape
+    size, stride = (rows + 40, columns + 40), place.stride()
+    return place.detach().as_strided(size, stride, place.storage_offset() - 8 * sum(stride)), place.detach()
 
 
 def check(x, weight, labels, **options):
@@ -70,7 +84,9 @@ def test_losses_and_gradients_are_within_their_bounds(options, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_no_size_has_to_divide_anything_and_nothing_beyond_is_read(shape, dtype):
-    check(*problem(*shape, dtype, surrounded=True), **OPTIONS["both"])
+    x, weight, labels = problem(*shape, dtype, surrounded=True)
+    with forbidden(surroundings(x), surroundings(weight)):
+        check(x, weight, labels, **OPTIONS["both"])
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -106,8 +122,9 @@ def test_nothing_is_written_beyond_the_chunk():
     assert (around == guard).all()
 
 
-def test_offsets_have_more_than_32_bits():
-    rows, stride = 40, 2**26  # the last row begins 2.6e9 elements behind the first; only the rows' pages are touched
+@pytest.mark.parametrize("stride", [2**26, 2**26 + 1], ids=["descriptors", "pointers"])
+def test_offsets_have_more_than_32_bits(stride):
+    rows = 40  # the last begins 2.6e9 elements behind the first; only the pages that they lie on are touched
     storage = torch.empty((rows - 1) * stride + 16, dtype=torch.bfloat16)
     x, weight, labels = problem(6, 16, rows, torch.bfloat16)
     apart = storage.as_strided((rows, 16), (stride, 1)).copy_(weight.detach())

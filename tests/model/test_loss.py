@@ -5,12 +5,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from framework.config import LossConfig
 from framework.errors import UserError
 from framework.model.loss import CHUNK_LOGITS, chunk_tokens, summed_losses, token_losses
+from tests.kernels.memory import peak_bytes
 from tests.model.shapes import CONFIGS, random_model, random_tokens
 
 BATCH, TIME, HIDDEN, VOCABULARY = 3, 10, 8, 37
@@ -123,33 +122,20 @@ def test_a_model_learns_the_same_from_chunks(name):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor that any operation makes."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        sizes = [
-            leaf.untyped_storage().nbytes() // leaf.itemsize for leaf in tree_leaves(made) if torch.is_tensor(leaf)
-        ]
-        self.elements = max(self.elements, *sizes, 0)
-        return made
-
-
 def test_logits_of_a_large_vocabulary_never_stand_in_memory_whole():
     tokens, vocabulary, hidden = 32, 128_000, 2
     x = torch.randn(2, tokens // 2, hidden).requires_grad_()
     weight = torch.randn(vocabulary, hidden).requires_grad_()
     labels = torch.randint(vocabulary, (2, tokens // 2))
-    largest = {}
-    for size in (tokens, 8):
+
+    def step(size):
         config = LossConfig(chunk_tokens=size, z_loss=1e-4, label_smoothing=0.1)
-        with LargestTensor() as probe:
-            summed_losses(x, weight, labels, config)[0].backward()
-            token_losses(x, weight, labels, config)
-        largest[size] = probe.elements
-    assert largest == {tokens: tokens * vocabulary, 8: 8 * vocabulary}
+        summed_losses(x, weight, labels, config)[0].backward()
+        token_losses(x, weight, labels, config)
+
+    of_all = 4 * tokens * vocabulary
+    assert peak_bytes(partial(step, tokens)) > of_all
+    assert peak_bytes(partial(step, 8)) < of_all
 
 
 def test_by_default_a_chunk_has_a_bounded_number_of_logits():
