@@ -75,7 +75,7 @@ def check(x, weight, labels, **options):
     assert share_of_bound([*losses, *gradients], exact) <= 1
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, *(pytest.param(d, marks=pytest.mark.slow) for d in DTYPES[:2])])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_losses_and_gradients_are_within_their_bounds(options, dtype):
     check(*problem(37, 40, 331, dtype), **options)
@@ -89,17 +89,29 @@ def test_no_size_has_to_divide_anything_and_nothing_beyond_is_read(shape, dtype)
         check(x, weight, labels, **OPTIONS["both"])
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
+ODD = (
     st.integers(1, 50), st.integers(1, 70), st.integers(1, 400), st.sampled_from(DTYPES),
     st.sampled_from(list(OPTIONS)), st.booleans(), st.integers(0, 9),
 )  # fmt: skip
+ANY = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@settings(ANY, max_examples=6)
+@given(*ODD)
 def test_odd_sizes(tokens, hidden, vocabulary, dtype, options, surrounded, seed):
     inputs = problem(tokens, hidden, vocabulary, dtype, surrounded=surrounded, seed=seed)
     check(*inputs, chunk_logits=256 * tokens, **OPTIONS[options])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.slow
+@settings(ANY, max_examples=100)
+@given(*ODD)
+def test_many_odd_sizes(tokens, hidden, vocabulary, dtype, options, surrounded, seed):
+    inputs = problem(tokens, hidden, vocabulary, dtype, surrounded=surrounded, seed=seed)
+    check(*inputs, chunk_logits=256 * tokens, **OPTIONS[options])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)])
 def test_gradients_in_chunks_of_the_vocabulary(dtype):
     check(*problem(19, 16, 3 * 256 + 5, dtype), chunk_logits=1, **OPTIONS["both"])
 
