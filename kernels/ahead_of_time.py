@@ -4,7 +4,8 @@ Compiles each configuration through the launchers that production calls (see `ke
 of registers, stack, spills, shared memory and matrix instructions, and holds it to these rules:
 
 - shared memory within what the architecture gives one program;
-- no stack and no spilled register: what lies in local memory costs a trip to it in the innermost loop;
+- with the options of a pretraining run (causal, documents) no stack and no spilled register, for what lies in local
+  memory costs a trip to it in the innermost loop; with window, softcap and sink on top at most 16 bytes of stack;
 - in 16 bits the architecture's own matrix instruction: wgmma on sm_90 (in the PTX and in the binary), tcgen05 on
   sm_100, mma on sm_80 and sm_86, MFMA on AMD (fp32 is computed exactly, without tensor cores);
 - where a configuration says descriptors, loads by TMA.
@@ -37,6 +38,7 @@ FEATURES = {
     "pretraining": {"window": 0, "softcap": 0.0, "sink": False},
     "everything": {"window": 1024, "softcap": 30.0, "sink": True},
 }
+STACK = {"pretraining": 0, "everything": 16}  # bytes a thread may have
 MATRIX_INSTRUCTION = {"sm_80": "HMMA", "sm_86": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA"}
 COLUMNS = (
     "target", "kernel", "head size", "dtype", "loads", "features", "tile", "warps", "stages",
@@ -94,14 +96,14 @@ class Row:
         name = " ".join(self.cells()[:KEY])
         if taken.shared > limit:
             yield f"{name}: {taken.shared} bytes of shared memory, {target} gives {limit}; take a smaller tile"
-        if taken.stack or taken.spills:
+        if taken.stack > STACK[self.case.features] or taken.spills and not taken.stack:
             yield f"{name}: {taken.stack} bytes of stack, {taken.spills} spilled; take a smaller tile or more warps"
         if not self.multiplies or self.case.dtype == "float32":
             return
-        wanted = MATRIX_INSTRUCTION.get(target, "MFMA")
-        if not taken.instructions.get(wanted):
-            yield f"{name}: no {wanted} in the binary"
-        if target == "sm_90" and not taken.wgmma:
+        wanted = MATRIX_INSTRUCTION.get(target, ("MFMA",)) if case.loads == "descriptors" else MMA
+        if not any(taken.instructions.get(instruction) for instruction in wanted):
+            yield f"{name}: no {' or '.join(wanted)} in the binary"
+        if case.loads == "descriptors" and target == "sm_90" and not taken.wgmma:
             yield f"{name}: no wgmma in the PTX"
         if self.descriptors and not taken.instructions.get("UTMALDG"):
             yield f"{name}: descriptors, but no load by TMA"
@@ -116,8 +118,8 @@ def attention(case: Case) -> None:
     batch, time, heads, kv_heads = 2, 4096, 16, 4
 
     def tensor(heads: int) -> torch.Tensor:
-        # An odd stride is one that a descriptor cannot hold.
-        width = case.head_size + (case.loads == "pointers")
+        # A stride that is no multiple of 16 bytes is one that a descriptor cannot hold.
+        width = case.head_size + (case.loads == "pointers" and _describes(case))
         whole = torch.empty(batch, time, heads, width, dtype=DTYPES[case.dtype], device="meta")
         return whole[..., : case.head_size]
 
