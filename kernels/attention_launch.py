@@ -146,10 +146,8 @@ def padded(head_size: int) -> int:
 
 
 def _configuration(kernel: str, q: Tensor, loaded: tuple[Tensor, ...]) -> Configuration:
-    configuration = choose(kernel, present_architecture(), q.shape[3], q.dtype)
-    if configuration.descriptors and not all(_describable(tensor) for tensor in loaded):
-        return configuration.__class__(**{**vars(configuration), "descriptors": False})
-    return configuration
+    describable = all(_describable(tensor) for tensor in loaded)
+    return choose(kernel, present_architecture(), q.shape[3], q.dtype, describable)
 
 
 def _describable(tensor: Tensor) -> bool:

@@ -44,7 +44,9 @@ class Configuration:
 
 
 @functools.cache
-def choose(kernel: str, architecture: str, head_size: int, dtype: torch.dtype) -> Configuration:
+def choose(
+    kernel: str, architecture: str, head_size: int, dtype: torch.dtype, describable: bool = True
+) -> Configuration:
     """Configuration of one kernel.
 
     Args:
@@ -52,13 +54,15 @@ def choose(kernel: str, architecture: str, head_size: int, dtype: torch.dtype) -
         architecture: "sm_90", "gfx942", "interpreter" and the like, as `present_architecture` gives it.
         head_size: 1 to 256, any.
         dtype: of q, k and v; float32, bfloat16 or float16.
+        describable: a tensor descriptor can hold what is loaded; if not, the configuration loads by pointers.
 
     Raises:
         ValueError: nothing in the table serves these; the message says what it has.
     """
     family = RELATIVES.get(architecture, architecture)
     padded = next((size for size in HEAD_SIZES if head_size <= size), None)
-    row = _rows().get((family, kernel, padded, dtype.itemsize))
+    place = (family, kernel, padded, dtype.itemsize)
+    row = _rows().get((*place, describable)) or _rows().get((*place, False))
     if row is None or not dtype.is_floating_point:
         families = sorted({key[0] for key in _rows()} | set(RELATIVES))
         raise ValueError(
@@ -85,15 +89,16 @@ def read_table() -> list[dict[str, Any]]:
 
 def write_table(rows: list[dict[str, Any]]) -> None:
     """Replaces the file, one row a line, and forgets what was read from it."""
-    rows = sorted(rows, key=lambda row: (row["architecture"], row["kernel"], -row["bytes"], row["head_size"]))
+    order = ("architecture", "kernel", "bytes", "descriptors", "head_size")
+    rows = sorted(rows, key=lambda row: tuple(row[name] for name in order))
     TABLE.write_text("[\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n]\n")
     _rows.cache_clear()
     choose.cache_clear()
 
 
 @functools.cache
-def _rows() -> dict[tuple[str, str, int | None, int], Configuration]:
-    places = ("architecture", "kernel", "head_size", "bytes")
+def _rows() -> dict[tuple[Any, ...], Configuration]:
+    places = ("architecture", "kernel", "head_size", "bytes", "descriptors")
     return {
         tuple(row[place] for place in places): Configuration(
             **{name: row[name] for name in Configuration.__dataclass_fields__}

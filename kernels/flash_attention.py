@@ -21,7 +21,8 @@ and for strides that a descriptor cannot hold, through pointers.
 What a query sees is one interval of keys: from its document's start or the window's, up to its document's end or
 itself. Neither end ever decreases from one query to the next, so the bounds of a tile are those of its first and its
 last row. Blocks outside are never visited (the cost follows the documents, not the row), blocks that all rows see
-whole need no mask, and only the rest is masked.
+whole need no mask, and only the rest is masked. The masked blocks come first: what only they need is then forgotten,
+and its registers are free in the other loop (`python -m kernels.ahead_of_time` counts them).
 
 Shapes: M queries of a tile, N keys of a block, D head size padded to a power of two. `head_size` is the real one.
 Scores are in units of log2, for exp2 is what the hardware has.
@@ -98,11 +99,11 @@ def _forward_tile(
     kv_head = head // GROUP
     acc_MD, sum_M, maximum_M = _forward_blocks(
         acc_MD, sum_M, maximum_M, q_MD, k, v, k_strides, v_strides, batch, kv_head, key_time, low_M, high_M,
-        start, unmasked, behind, total, factor, squeeze, N, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, False,
+        start, unmasked, behind, total, factor, squeeze, N, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, True,
     )  # fmt: skip
     acc_MD, sum_M, maximum_M = _forward_blocks(
         acc_MD, sum_M, maximum_M, q_MD, k, v, k_strides, v_strides, batch, kv_head, key_time, low_M, high_M,
-        start, unmasked, behind, total, factor, squeeze, N, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, True,
+        start, unmasked, behind, total, factor, squeeze, N, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, False,
     )  # fmt: skip
 
     if SINK:  # a key without a value: it takes its share of the softmax and gives nothing
@@ -198,12 +199,12 @@ def backward_keys(
     k_gradient_ND, v_gradient_ND = _backward_query_blocks(
         k_gradient_ND, v_gradient_ND, k_ND, v_ND, q, gradient, log_sum_exp, delta, q_strides, gradient_strides,
         batch, kv_head, heads, query_time, low_N, high_N, start, unmasked, behind, total, scale, softcap,
-        GROUP, M, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, False,
+        GROUP, M, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, True,
     )  # fmt: skip
     k_gradient_ND, v_gradient_ND = _backward_query_blocks(
         k_gradient_ND, v_gradient_ND, k_ND, v_ND, q, gradient, log_sum_exp, delta, q_strides, gradient_strides,
         batch, kv_head, heads, query_time, low_N, high_N, start, unmasked, behind, total, scale, softcap,
-        GROUP, M, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, True,
+        GROUP, M, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, False,
     )  # fmt: skip
     store_tile(k_gradient, kv_gradient_strides, batch, kv_head, n0, key_time, k_gradient_ND * scale, N, D, HEAD_SIZE)
     store_tile(v_gradient, kv_gradient_strides, batch, kv_head, n0, key_time, v_gradient_ND, N, D, HEAD_SIZE)
@@ -219,13 +220,17 @@ def _backward_query_blocks(
     """One loop over heads and blocks together: with one loop in the other the compiler runs out of registers."""
     first, last = block_range(unmasked, behind, total, MASKED)
     blocks = last - first
+    row_scalars = (batch * heads + kv_head * GROUP) * query_time
+    log_sum_exp += row_scalars
+    delta += row_scalars
     for turn in tl.range(0, blocks * GROUP):
-        head = kv_head * GROUP + turn // blocks
+        head_of_group = turn // blocks
+        head = kv_head * GROUP + head_of_group
         m0 = start + block_of_step(first + turn % blocks, unmasked, behind, MASKED) * M
         rows_M = m0 + tl.arange(0, M)
-        row_scalars = (batch * heads + head) * query_time
+        of_rows_M = head_of_group * query_time + rows_M
         q_MD = load_tile(q, q_strides, batch, head, m0, query_time, M, D, HEAD_SIZE, DESCRIPTORS)
-        lse_M = tl.load(log_sum_exp + row_scalars + rows_M, mask=rows_M < query_time, other=0.0) * LOG2_E
+        lse_M = tl.load(log_sum_exp + of_rows_M, mask=rows_M < query_time, other=0.0) * LOG2_E
         scores_NM = tl.dot(k_ND, q_MD.T, input_precision="ieee")
         if SOFTCAP:
             capped_NM = tanh(scores_NM * (scale / softcap))
@@ -235,13 +240,14 @@ def _backward_query_blocks(
         if MASKED:
             seen_NM = (rows_M[None, :] >= low_N[:, None]) & (rows_M[None, :] < high_N[:, None])
             p_NM = tl.where(seen_NM, p_NM, 0.0)
+        weight_NM = p_NM
+        if SOFTCAP:
+            weight_NM = p_NM * (1.0 - capped_NM * capped_NM)
         gradient_MD = load_tile(gradient, gradient_strides, batch, head, m0, query_time, M, D, HEAD_SIZE, DESCRIPTORS)
         v_gradient_ND = tl.dot(p_NM.to(gradient_MD.dtype), gradient_MD, v_gradient_ND, input_precision="ieee")
         p_gradient_NM = tl.dot(v_ND, gradient_MD.T, input_precision="ieee")
-        delta_M = tl.load(delta + row_scalars + rows_M, mask=rows_M < query_time, other=0.0)
-        score_gradient_NM = p_NM * (p_gradient_NM - delta_M[None, :])
-        if SOFTCAP:
-            score_gradient_NM *= 1.0 - capped_NM * capped_NM
+        delta_M = tl.load(delta + of_rows_M, mask=rows_M < query_time, other=0.0)
+        score_gradient_NM = weight_NM * (p_gradient_NM - delta_M[None, :])
         k_gradient_ND = tl.dot(score_gradient_NM.to(q_MD.dtype), q_MD, k_gradient_ND, input_precision="ieee")
     return k_gradient_ND, v_gradient_ND
 
@@ -269,11 +275,11 @@ def backward_queries(
     q_gradient_MD = tl.zeros([M, D], tl.float32)
     q_gradient_MD = _backward_key_blocks(
         q_gradient_MD, q_MD, gradient_MD, lse_M, delta_M, k, v, k_strides, v_strides, batch, head // GROUP, key_time,
-        low_M, high_M, start, unmasked, behind, total, scale, softcap, N, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, False,
+        low_M, high_M, start, unmasked, behind, total, scale, softcap, N, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, True,
     )  # fmt: skip
     q_gradient_MD = _backward_key_blocks(
         q_gradient_MD, q_MD, gradient_MD, lse_M, delta_M, k, v, k_strides, v_strides, batch, head // GROUP, key_time,
-        low_M, high_M, start, unmasked, behind, total, scale, softcap, N, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, True,
+        low_M, high_M, start, unmasked, behind, total, scale, softcap, N, D, HEAD_SIZE, SOFTCAP, DESCRIPTORS, False,
     )  # fmt: skip
     store_tile(q_gradient, q_gradient_strides, batch, head, m0, query_time, q_gradient_MD * scale, M, D, HEAD_SIZE)
 
@@ -300,9 +306,10 @@ def _backward_key_blocks(
             keys_N = n0 + tl.arange(0, N)
             seen_MN = (keys_N[None, :] >= low_M[:, None]) & (keys_N[None, :] < high_M[:, None])
             p_MN = tl.where(seen_MN, p_MN, 0.0)
-        p_gradient_MN = tl.dot(gradient_MD, v_ND.T, input_precision="ieee")
-        score_gradient_MN = p_MN * (p_gradient_MN - delta_M[:, None])
+        weight_MN = p_MN
         if SOFTCAP:
-            score_gradient_MN *= 1.0 - capped_MN * capped_MN
+            weight_MN = p_MN * (1.0 - capped_MN * capped_MN)
+        p_gradient_MN = tl.dot(gradient_MD, v_ND.T, input_precision="ieee")
+        score_gradient_MN = weight_MN * (p_gradient_MN - delta_M[:, None])
         q_gradient_MD = tl.dot(score_gradient_MN.to(k_ND.dtype), k_ND, q_gradient_MD, input_precision="ieee")
     return q_gradient_MD
