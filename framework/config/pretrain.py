@@ -25,9 +25,9 @@ class PretrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
-    # auto: triton on a GPU, sdpa elsewhere | triton: own kernels | hopper: the same, forward for Hopper, unmeasured |
-    # sdpa: torch's scaled_dot_product_attention | reference: written out
-    attention: str = "auto"
+    # Of attention and the loss. auto: triton on a GPU, sdpa elsewhere | triton: our own | hopper: the same, attention's
+    # forward for Hopper, unmeasured | sdpa: torch's | reference: written out
+    kernels: str = "auto"
     compile: bool = False  # transformer blocks by torch.compile; a few minutes at the start for less a step
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -48,7 +48,7 @@ class PretrainConfig:
 
     def check(self, world_size: int = 1) -> None:
         require_positive("data.lanes", self.data.lanes)
-        require_choice("attention", self.attention, ("auto", "triton", "hopper", "sdpa", "reference"))
+        require_choice("kernels", self.kernels, ("auto", "triton", "hopper", "sdpa", "reference"))
         self.data.remote.check()
         parts = (self.run, self.objective, self.model, self.optimizer, self.schedule, self.zero, self.precision)
         others = (self.loss, self.memory, self.cluster, self.checkpoint, self.guard, self.validation, self.tracker)

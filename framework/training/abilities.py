@@ -18,7 +18,7 @@ from kernels.configurations import choose, present_architecture
 
 def check_machine(config: PretrainConfig) -> None:
     """Raise `UserError` naming the field and the remedy where this machine lacks what the settings need."""
-    _check_attention(config)
+    _check_kernels(config)
     if config.compile:
         _check_compilers(torch.cuda.is_available())
     if config.precision.dtype == "fp8":
@@ -33,35 +33,35 @@ def check_machine(config: PretrainConfig) -> None:
         )
 
 
-def _check_attention(config: PretrainConfig) -> None:
+def _check_kernels(config: PretrainConfig) -> None:
     cuda = torch.cuda.is_available()
-    own = config.attention in ("triton", "hopper")
-    if not own and not (config.attention == "auto" and cuda and kernels.HAS_TRITON):
+    own = config.kernels in ("triton", "hopper")
+    if not own and not (config.kernels == "auto" and cuda and kernels.HAS_TRITON):
         return
     require(
         kernels.HAS_TRITON,
-        "attention",
-        f"{config.attention} needs Triton, and it is not installed",
+        "kernels",
+        f"{config.kernels} needs Triton, and it is not installed",
         "pip install 'loam[triton]'",
     )
     require(
-        cuda or (kernels.INTERPRETED and config.attention == "triton"),
-        "attention",
-        f"{config.attention} needs a GPU, and this machine has none",
-        "choose attention=auto, or set TRITON_INTERPRET=1 to run its kernels, very slowly, on the CPU",
+        cuda or (kernels.INTERPRETED and config.kernels == "triton"),
+        "kernels",
+        f"{config.kernels} needs a GPU, and this machine has none",
+        "choose kernels=auto, or set TRITON_INTERPRET=1 to run its kernels, very slowly, on the CPU",
     )
     dtype = torch.float32 if config.precision.dtype == "fp32" else torch.bfloat16
     try:
         choose("forward", present_architecture(), config.model.head_size, dtype)
     except ValueError as error:
-        raise UserError(f"attention: {error}; choose attention=sdpa") from error
-    if config.attention == "hopper":
+        raise UserError(f"kernels: {error}; choose kernels=sdpa") from error
+    if config.kernels == "hopper":
         is_hopper = torch.cuda.get_device_capability() == (9, 0)
         require(
             is_hopper and dtype == torch.bfloat16 and config.model.head_size in (64, 128),
-            "attention",
+            "kernels",
             "hopper is for GPUs of compute capability 9.0, precision=bf16 and model.head_size 64 or 128",
-            "choose attention=triton",
+            "choose kernels=triton",
         )
 
 

@@ -56,7 +56,7 @@ def train(config: PretrainConfig) -> None:
     """
     if config.deterministic:
         make_deterministic()
-    kernels.use(config.attention)
+    kernels.use(config.kernels)
     run = Path(config.run.directory) / config.run.name
     manifest = read_manifest(config.data.path)
     together(lambda: settle_model(config, manifest))

@@ -132,7 +132,7 @@ SHORT = ("run.stop_after=2", "batch.sequences=8", "validation.every=100")
 )
 def test_a_run_on_two_ranks_is_that_of_torchs_attention(runs, data, name, settings):
     curves = [
-        pretrain(runs, data, f"{name}-{attention}", *SHORT, *settings, f"attention={attention}", ranks=2)
-        for attention in ("triton", "sdpa")
+        pretrain(runs, data, f"{name}-{implementation}", *SHORT, *settings, f"kernels={implementation}", ranks=2)
+        for implementation in ("triton", "sdpa")
     ]
     assert_same_steps(*curves)

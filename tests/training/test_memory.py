@@ -277,32 +277,32 @@ def test_a_machine_that_cannot_write_to_nvme_refuses_to(monkeypatch, tmp_path):
 @pytest.mark.skipif(kernels.INTERPRETED, reason="the interpreter needs no GPU")
 def test_the_kernels_are_for_gpus_that_the_table_has(monkeypatch):
     config = PretrainConfig(model=ModelConfig(head_size=512), attention="triton")
-    with pytest.raises(UserError, match=r"^attention: triton needs a GPU, and this machine has none; .*attention=auto"):
+    with pytest.raises(UserError, match=r"^kernels: triton needs a GPU, and this machine has none; .*kernels=auto"):
         check_machine(config)
-    check_machine(PretrainConfig(attention="sdpa"))
+    check_machine(PretrainConfig(kernels="sdpa"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(abilities, "present_architecture", lambda: "sm_70")
     for attention in ("auto", "triton"):
-        with pytest.raises(UserError, match=r"^attention: no Triton .* sm_70, .*; choose attention=sdpa"):
-            check_machine(PretrainConfig(attention=attention))
+        with pytest.raises(UserError, match=r"^kernels: no Triton .* sm_70, .*; choose kernels=sdpa"):
+            check_machine(PretrainConfig(kernels=attention))
     monkeypatch.setattr(abilities, "present_architecture", lambda: "sm_90")
     check_machine(PretrainConfig())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     for settings in ({}, {"precision": PrecisionConfig("bf16"), "model": ModelConfig(head_size=96)}):
-        with pytest.raises(UserError, match=r"^attention: hopper is for .*; choose attention=triton"):
-            check_machine(PretrainConfig(attention="hopper", **settings))
+        with pytest.raises(UserError, match=r"^kernels: hopper is for .*; choose kernels=triton"):
+            check_machine(PretrainConfig(kernels="hopper", **settings))
     model = ModelConfig(head_size=128)
-    check_machine(PretrainConfig(attention="hopper", precision=PrecisionConfig("bf16"), model=model))
-    with pytest.raises(UserError, match=r"^attention: no Triton .* head size 512.*; choose attention=sdpa"):
+    check_machine(PretrainConfig(kernels="hopper", precision=PrecisionConfig("bf16"), model=model))
+    with pytest.raises(UserError, match=r"^kernels: no Triton .* head size 512.*; choose kernels=sdpa"):
         check_machine(config)
     monkeypatch.setattr(kernels, "HAS_TRITON", False)
     check_machine(PretrainConfig())
-    with pytest.raises(UserError, match=r"^attention: triton needs Triton, .*; pip install 'loam\[triton\]'"):
+    with pytest.raises(UserError, match=r"^kernels: triton needs Triton, .*; pip install 'loam\[triton\]'"):
         check_machine(config)
 
 
 def test_float8_is_for_gpus_that_have_it_and_for_torchao(monkeypatch):
-    config = PretrainConfig(model=CONFIGS["llama"], precision=PrecisionConfig("fp8"), attention="sdpa")
+    config = PretrainConfig(model=CONFIGS["llama"], precision=PrecisionConfig("fp8"), kernels="sdpa")
     with pytest.raises(
         UserError, match=r"^precision.dtype: fp8 needs a GPU .* this machine has none; .*precision=bf16"
     ):
@@ -318,7 +318,7 @@ def test_float8_is_for_gpus_that_have_it_and_for_torchao(monkeypatch):
         check_machine(config)
     only_here.util.find_spec = lambda name: name
     with pytest.raises(UserError, match=r"^precision.dtype: fp8 needs layers with sides that 16 divides"):
-        check_machine(PretrainConfig(model=MODEL, precision=PrecisionConfig("fp8"), attention="sdpa"))
+        check_machine(PretrainConfig(model=MODEL, precision=PrecisionConfig("fp8"), kernels="sdpa"))
 
 
 def test_float8_is_for_the_layers_of_blocks_whose_sides_fit():
