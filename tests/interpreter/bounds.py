@@ -15,6 +15,9 @@ def forbidden(*surrounded: tuple[Tensor, Tensor]) -> Iterator[None]:
 
     surrounded: pairs of around and place.
     """
+    if not surrounded:
+        yield
+        return
     outside = np.concatenate([np.setdiff1d(addresses(around), addresses(place)) for around, place in surrounded])
     load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
 

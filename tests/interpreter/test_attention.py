@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import kernels
 from kernels.configurations import Configuration
+from tests.interpreter.bounds import forbidden
 from tests.kernels import exact
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -37,8 +38,8 @@ SHAPES = {  # batch, queries, keys, heads, key-value heads, head size
 }
 
 
-def draw(generator, batch, time, heads, head_size, dtype, *, laid="plain"):
-    """Random numbers; unless `laid` plainly, inside a larger tensor of NaN: reading beyond the tensor would show."""
+def draw(generator, batch, time, heads, head_size, dtype, *, laid="plain", surroundings=None):
+    """Random numbers; unless `laid` plainly, inside a larger tensor of NaN, with which they join `surroundings`."""
     values = torch.randn(batch, time, heads, head_size, generator=generator).to(dtype)
     if laid == "plain":
         return values
@@ -46,6 +47,8 @@ def draw(generator, batch, time, heads, head_size, dtype, *, laid="plain"):
     if laid == "heads first":
         around = around.transpose(1, 2).contiguous().transpose(1, 2)
     place = around[:batch, 1 : time + 1, :heads, 8:]
+    if surroundings is not None:
+        surroundings.append((around, place.detach()))
     return place.copy_(values)
 
 
@@ -57,11 +60,12 @@ def check(shape, dtype, options, *, laid="plain", lse_matters=True, seed=0):
     """Forward and backward through the dispatch, compared with float64; the largest share of each bound used."""
     batch, queries, keys, heads, groups, head_size = shape
     generator = torch.Generator().manual_seed(seed)
+    around = []
     inputs = [
-        draw(generator, batch, time, number, head_size, dtype, laid=laid).detach()
+        draw(generator, batch, time, number, head_size, dtype, laid=laid, surroundings=around).detach()
         for time, number in ((queries, heads), (keys, groups), (keys, groups))
     ]
-    gradient = draw(generator, batch, queries, heads, head_size, dtype, laid=laid)
+    gradient = draw(generator, batch, queries, heads, head_size, dtype, laid=laid, surroundings=around)
     options = dict(options)
     if options.get("document") == RANDOM_DOCUMENTS:
         options["document"] = documents(generator, batch, keys)
@@ -69,14 +73,15 @@ def check(shape, dtype, options, *, laid="plain", lse_matters=True, seed=0):
     if options.get("sink"):
         options["sink"] = torch.randn(heads, generator=generator, requires_grad=True)
         leaves.append(options["sink"])
-    with kernels.use("triton"):
+    with kernels.use("triton"), forbidden(*around):
         output, lse = kernels.attention(*inputs, return_lse=True, **options)
     lse_gradient = torch.randn(lse.shape, generator=generator) if lse_matters else None
     outputs, upstream = [output], [gradient]
     if lse_matters:
         outputs, upstream = [output, lse], [gradient, lse_gradient.masked_fill(lse == float("-inf"), 0.0)]
         lse_gradient = upstream[1]
-    gradients = torch.autograd.grad(outputs, leaves, upstream)
+    with forbidden(*around):
+        gradients = torch.autograd.grad(outputs, leaves, upstream)
 
     sink = options.pop("sink", None)
     expected = exact.attention(

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 import kernels
-
-compilation = pytest.importorskip("kernels.compilation")
+from kernels import compilation
 
 SPILLED = 16  # bytes of local memory a thread may have: a few loads outside the inner loop
 MATRIX_INSTRUCTION = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "MFMA"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 triton = pytest.importorskip("triton")
-compilation = pytest.importorskip("kernels.compilation")
+from kernels import compilation
 
 FEATURES = {
     "pretraining": {"causal": True, "window": 0, "softcap": 0.0, "documents": True, "sink": False},

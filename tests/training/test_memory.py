@@ -276,7 +276,7 @@ def test_a_machine_that_cannot_write_to_nvme_refuses_to(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(kernels.INTERPRETED, reason="the interpreter needs no GPU")
 def test_the_kernels_are_for_gpus_that_the_table_has(monkeypatch):
-    config = PretrainConfig(model=ModelConfig(head_size=512), attention="triton")
+    config = PretrainConfig(model=ModelConfig(head_size=512), kernels="triton")
     with pytest.raises(UserError, match=r"^kernels: triton needs a GPU, and this machine has none; .*kernels=auto"):
         check_machine(config)
     check_machine(PretrainConfig(kernels="sdpa"))
