@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
 
-triton = pytest.importorskip("triton")
 from kernels import compilation
 
 FEATURES = {
