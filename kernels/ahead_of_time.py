@@ -39,9 +39,10 @@ FEATURES = {
     "pretraining": {"window": 0, "softcap": 0.0, "sink": False},
     "everything": {"window": 1024, "softcap": 30.0, "sink": True},
 }
-STACK = {"pretraining": 0, "everything": 16}  # bytes a thread may have
+STACK = {"pretraining": 0, "everything": 16}  # bytes that a thread may have
 MMA = ("HMMA", "HGMMA", "UTCHMMA", "MFMA")
 OWN = {"sm_80": MMA[:1], "sm_86": MMA[:1], "sm_90": MMA[1:2], "sm_100": MMA[2:3], "gfx942": MMA[3:], "gfx950": MMA[3:]}
+PRODUCTS = ("tt.dot", "ttng.warp_group_dot", "ttng.tc_gen5_mma")  # of matrices, in Triton's own language
 TILE = ("M", "N", "TOKENS", "COLUMNS", "CHANNELS")  # constants of kernels that say it
 COLUMNS = (
     "target", "kernel", "size", "dtype", "loads", "tile", "warps", "stages",
@@ -79,7 +80,6 @@ class Row:
     tile: str
     warps: int
     stages: int
-    descriptors: bool
     multiplies: bool
     resources: Resources
 
@@ -110,14 +110,46 @@ class Row:
             yield f"{name}: no {' or '.join(own)} in the binary"
         if self.case.loads == "descriptors" and target == "sm_90" and not taken.wgmma:
             yield f"{name}: no wgmma in the PTX"
-        if self.descriptors and not taken.instructions.get("UTMALDG"):
+        if self.case.loads == "descriptors" and not taken.instructions.get("UTMALDG"):
             yield f"{name}: descriptors, but no load by TMA"
 
 
+@dataclass(frozen=True)
+class Launcher:
+    """What is called to have kernels compiled, and for what.
+
+    Attributes:
+        call: launches on meta tensors what a case asks for.
+        sizes: values of `Case.size`: head sizes.
+        targets, dtypes: names in `TARGETS` and `DTYPES`.
+        odd: takes strides that no descriptor can hold, too.
+    """
+
+    call: Callable[[Case], None]
+    sizes: tuple[int, ...]
+    targets: tuple[str, ...] = tuple(TARGETS)
+    dtypes: tuple[str, ...] = tuple(DTYPES)
+    odd: bool = True
+
+
 def attention(case: Case) -> None:
-    """Launches attention forward and backward on meta tensors."""
+    """Attention forward and backward."""
     from kernels import attention_launch
 
+    (q, k, v, first, end, sink), options = _attention_tensors(case)
+    output, lse = attention_launch.forward(q, k, v, first, end, sink, **options)
+    attention_launch.backward(output, None, q, k, v, output, lse, first, end, **options)
+
+
+def hopper_attention(case: Case) -> None:
+    """Attention forward in Gluon."""
+    from kernels import hopper_launch
+
+    tensors, options = _attention_tensors(case)
+    hopper_launch.forward(*tensors, **options)
+
+
+def _attention_tensors(case: Case) -> tuple[tuple[Any, ...], dict[str, Any]]:
     options = {**FEATURES[case.features], "causal": True, "scale": case.size**-0.5}
     sink = torch.empty(16, device="meta") if options.pop("sink") else None
     batch, time, heads, kv_heads = 2, 4096, 16, 4
@@ -128,29 +160,39 @@ def attention(case: Case) -> None:
         whole = torch.empty(batch, time, heads, width, dtype=DTYPES[case.dtype], device="meta")
         return whole[..., : case.size]
 
-    q, k, v = tensor(heads), tensor(kv_heads), tensor(kv_heads)
     first, end = (torch.empty(batch, time, dtype=torch.int32, device="meta") for _ in range(2))
-    output, lse = attention_launch.forward(q, k, v, first, end, sink, **options)
-    attention_launch.backward(output, None, q, k, v, output, lse, first, end, **options)
+    return (tensor(heads), tensor(kv_heads), tensor(kv_heads), first, end, sink), options
 
 
-LAUNCHERS: dict[str, Callable[[Case], None]] = {"attention": attention}
+LAUNCHERS = {
+    "attention": Launcher(attention, HEAD_SIZES),
+    "hopper_attention": Launcher(hopper_attention, (64, 128), ("sm_90",), ("bfloat16", "float16"), odd=False),
+}
 
 
 def cases(
     targets: Iterable[str] = SHIPPED,
     launchers: Iterable[str] = tuple(LAUNCHERS),
-    sizes: Iterable[int] = HEAD_SIZES,
+    sizes: Iterable[int] = (),
     dtypes: Iterable[str] = ("bfloat16", "float32"),
     features: Iterable[str] = tuple(FEATURES),
 ) -> list[Case]:
-    """All that ship, of those asked for."""
+    """All that ship, of those asked for; no sizes: all."""
     return [
-        Case(launcher, target, size, dtype, way, feature)
-        for launcher, target, size, dtype in product(launchers, targets, sizes, dtypes)
-        for way in (("descriptors", "odd pointers") if describes(target, dtype) else ("pointers",))
+        Case(name, target, size, dtype, way, feature)
+        for name, target in product(launchers, targets)
+        if target in LAUNCHERS[name].targets
+        for size, dtype in product(LAUNCHERS[name].sizes, dtypes)
+        if dtype in LAUNCHERS[name].dtypes and (not sizes or size in sizes)
+        for way in _ways(target, dtype, LAUNCHERS[name].odd)
         for feature in features
     ]
+
+
+def _ways(target: str, dtype: str, odd: bool) -> tuple[str, ...]:
+    if not describes(target, dtype):
+        return ("pointers",)
+    return ("descriptors", "odd pointers") if odd else ("descriptors",)
 
 
 def describes(target: str, dtype: str) -> bool:
@@ -161,7 +203,7 @@ def describes(target: str, dtype: str) -> bool:
 def compile_case(case: Case) -> list[Row]:
     """Compiles what one call launches."""
     with compiling_for(case.target) as compiled:
-        LAUNCHERS[case.launcher](case)
+        LAUNCHERS[case.launcher].call(case)
     return [_row(case, kernel) for kernel in compiled]
 
 
@@ -174,9 +216,8 @@ def _row(case: Case, kernel: Any) -> Row:
         kernel=f"{function.__module__.rpartition('.')[2]}.{function.__name__}",
         tile="x".join(str(values[name]) for name in TILE if name in values),
         warps=metadata.num_warps,
-        stages=metadata.num_stages,
-        descriptors=bool(values.get("DESCRIPTORS")),
-        multiplies="tt.dot" in kernel.asm["ttir"],
+        stages=values.get("STAGES", metadata.num_stages),
+        multiplies=any(f"{product} " in kernel.asm["ttgir"] for product in PRODUCTS),
         resources=resources(kernel),
     )
 
@@ -270,7 +311,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     choice = partial(parser.add_argument, nargs="+", metavar="NAME")
     choice("--target", choices=tuple(TARGETS), default=SHIPPED, help=f"of {', '.join(TARGETS)}")
     choice("--kernel", choices=tuple(LAUNCHERS), default=tuple(LAUNCHERS), help=f"of {', '.join(LAUNCHERS)}")
-    choice("--size", type=int, default=HEAD_SIZES, help="of a head; default: those of the table of configurations")
+    choice("--size", type=int, default=(), help="of a head; default: all that have a configuration")
     choice("--dtype", choices=tuple(DTYPES), default=("bfloat16", "float32"), help=f"of {', '.join(DTYPES)}")
     choice("--features", choices=tuple(FEATURES), default=tuple(FEATURES), help=f"of {', '.join(FEATURES)}")
     parser.add_argument("--processes", type=int, default=1, help="compilers at a time")

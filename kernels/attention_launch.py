@@ -13,7 +13,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from kernels import flash_attention
 from kernels.configurations import Configuration, choose, present_architecture
 
-TILE_OF_DELTA = 32  # rows
+TILE_OF_DELTA = 16  # rows
 
 
 def forward(
