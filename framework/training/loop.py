@@ -117,7 +117,8 @@ class Trainer:
         self.writer = CheckpointWriter(self.store, config.checkpoint)
         self.metrics = together(self._open_metrics)
         self.guard = Guard(config.guard, found.state.get("guard", {}) if found else {})
-        self.incidents = Incidents(run, self.guard.state, self.metrics.say if self.metrics else logger.info)
+        tell = self.metrics.say if self.metrics else logger.info
+        self.incidents = together(lambda: Incidents(run, self.guard.state, tell))
         self.tally = Tally(rows, self.guard.state.left_out)
 
     def _build_engine(self, found: Checkpoint | None) -> Engine:

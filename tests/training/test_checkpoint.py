@@ -246,3 +246,12 @@ def test_a_full_disk_costs_only_the_new_checkpoint(tmp_path, monkeypatch):
         save(tmp_path, tensors, {"step": 2}, CheckpointConfig(keep=1))
     assert steps_in(tmp_path) == [1]
     assert newest_sound(tmp_path)[0].state == {"step": 1}
+
+
+def test_a_plain_file_with_the_name_of_a_checkpoint_is_to_be_moved_away(tmp_path):
+    save(tmp_path, {}, {"step": 1}, CheckpointConfig())
+    (tmp_path / "checkpoints" / "step-00000002").write_text("notes")
+    with pytest.raises(
+        UserError, match=r"^.*/step-00000002: is a plain file, and a checkpoint a directory; move it els"
+    ):
+        newest_sound(tmp_path)
