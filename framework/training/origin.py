@@ -16,8 +16,8 @@ from framework.model.tokenizer_files import same_tokenizer
 from framework.model.transformer import Transformer, initialize
 from framework.model.weights import weight_files
 from framework.stream.manifest import Manifest
-from framework.training.checkpoint import Checkpoint
-from framework.training.checkpoint_store import LocalStore, open_store
+from framework.training.checkpoints.reader import Checkpoint
+from framework.training.checkpoints.store import LocalStore, open_store
 
 
 def take_shape(config: PretrainConfig, given: set[str]) -> None:

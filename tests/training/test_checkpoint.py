@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from framework.config import CheckpointConfig
 from framework.errors import UserError
-from framework.training import checkpoint
-from framework.training.checkpoint_store import LocalStore
-from framework.training.checkpoint_writer import CheckpointWriter
+from framework.training.checkpoints import reader
+from framework.training.checkpoints.store import LocalStore
+from framework.training.checkpoints.writer import CheckpointWriter
 
 HIDDEN, FEED_FORWARD, VOCABULARY = 36, 50, 360
 LAYER = {
@@ -67,7 +67,7 @@ def test_the_state_says_where_the_run_stands(undisturbed):
 
 
 def newest_sound(run, *questions):
-    return checkpoint.newest_sound(LocalStore(run / "checkpoints"), *questions)
+    return reader.newest_sound(LocalStore(run / "checkpoints"), *questions)
 
 
 def save(run, tensors, state, config):
@@ -164,7 +164,7 @@ def test_what_is_written_is_what_was_copied_and_the_step_does_not_wait_for_it(tm
     writer.finish()
     assert writer.news().keys() == {"checkpoint/stall_seconds", "checkpoint/write_seconds"}
     for step, value in ((1, 0), (2, 1)):
-        found, _ = checkpoint.look_at(LocalStore(tmp_path), step)
+        found, _ = reader.look_at(LocalStore(tmp_path), step)
         assert found.reader()("weight", "master").tolist() == [value] * 3
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from framework.errors import UserError
-from framework.training.json_lines import cut_back, objects
+from framework.training.record.json_lines import cut_back, objects
 
 LINES = [json.dumps({"step": step, "text": "\u00e9" * step}) + "\n" for step in range(1, 7)]
 

@@ -11,9 +11,9 @@ from framework import composition
 from framework.config import PretrainConfig
 from framework.errors import UserError
 from framework.stream.curriculum import Curriculum
-from framework.training.report.content import Steps, report_of
-from framework.training.report.page import LiveReport, page_of, write_report
-from framework.training.report.prediction import kept_bytes, model_state_bytes, predict
+from framework.training.record.report.content import Steps, report_of
+from framework.training.record.report.page import LiveReport, page_of, write_report
+from framework.training.record.report.prediction import kept_bytes, model_state_bytes, predict
 from tests.launch import records, run
 from tests.page.harmless import check_harmless
 

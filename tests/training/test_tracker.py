@@ -11,7 +11,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from framework.config import TrackerConfig
 from framework.errors import UserError
-from framework.training.tracker import open_tracker
+from framework.training.record.tracker import open_tracker
 from tests.launch import pretrain, records
 
 BLOCK, HEADER = 32768, 7  # of LevelDB's log format, which .wandb files have after 7 bytes of their own

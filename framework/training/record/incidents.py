@@ -13,10 +13,10 @@ from typing import Any
 
 from framework import distributed
 from framework.distributed import together
-from framework.training.checkpoint import Checkpoint, first_sound
-from framework.training.checkpoint_store import LocalStore, regular, remove_later
-from framework.training.guard import Action, GuardState, Verdict
-from framework.training.json_lines import json_line, objects
+from framework.training.checkpoints.reader import Checkpoint, first_sound
+from framework.training.checkpoints.store import LocalStore, regular, remove_later
+from framework.training.record.json_lines import json_line, objects
+from framework.training.survival.guard import Action, GuardState, Verdict
 
 TAKEN_BACK = "guard/rollback"  # in rolled_back.jsonl: with which rollback of the run, the first being 1
 

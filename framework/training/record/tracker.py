@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from framework.config import TrackerConfig
 from framework.errors import UserError
-from framework.training.json_lines import objects
+from framework.training.record.json_lines import objects
 
 
 class Tracker(Protocol):
