@@ -33,7 +33,7 @@ def entry(name: str, schema: type, settle: Settle | None = None) -> Callable[[Ta
     """Make `task(config)` a program whose configuration is `configs/NAME.yaml`, typed by `schema`.
 
     settle: changes the configuration on rank 0, before it is checked, by what files say that it names; it is also
-        given the names of the fields and groups that the command line sets.
+        given the names that `composition.given` finds.
     """
 
     def decorate(task: Task) -> Callable[[], None]:

@@ -41,7 +41,12 @@ def run_hydra(name: str, schema: type, job: Callable[[Any], None]) -> None:
             failure.append(error)
 
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads what `--help` prints has enough; at the exit Python would try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:  # what the job raised is in `failure`, so this is about composing
         raise UserError(explain(error, schema)) from error
     if failure:
@@ -103,10 +108,30 @@ def _name_trial(composed: Any) -> None:
 
 
 def given() -> set[str]:
-    """The fields and groups that the command line sets, within the job that `run_hydra` runs."""
-    from hydra.core.hydra_config import HydraConfig
+    """The fields and groups that the command line sets, and the fields that an experiment of its choice sets itself.
 
-    return {override.lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task}
+    To be called within the job that `run_hydra` runs.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    overrides = {
+        name.lstrip("+~"): value for name, _, value in (o.partition("=") for o in HydraConfig.get().overrides.task)
+    }
+    found = set(overrides)
+    for name in overrides.get("experiment", "").strip("[]").split(","):
+        files = (folder / "experiment" / f"{name.strip()}.yaml" for folder in _folders())
+        if file := next((file for file in files if file.exists()), None):
+            found |= set(_names_in(OmegaConf.to_container(OmegaConf.load(file))))
+    return found
+
+
+def _names_in(fields: Any, prefix: str = "") -> Iterator[str]:
+    for name, value in fields.items() if isinstance(fields, dict) else ():
+        if isinstance(value, dict):
+            yield from _names_in(value, f"{prefix}{name}.")
+        elif name != "defaults":
+            yield f"{prefix}{name}"
 
 
 def validated(composed: Any, schema: type) -> tuple[Any, str]:
@@ -191,11 +216,15 @@ def _options_missed(text: str) -> Iterator[tuple[str, str]]:
 
 def _options(group: str) -> list[str]:
     """The options of a configuration group, the user's own of --config-dir too; none if there is no such group."""
+    return sorted({file.stem for folder in _folders() for file in (folder / group).glob("*.yaml")}) if group else []
+
+
+def _folders() -> list[Path]:
+    """Where configuration groups lie, in the order in which Hydra looks."""
     from hydra._internal.utils import get_args_parser
 
     own = get_args_parser().parse_args().config_dir
-    folders = [CONFIGS, Path(own)] if own else [CONFIGS]
-    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")}) if group else []
+    return [Path(own), CONFIGS] if own else [CONFIGS]
 
 
 def _tells(line: str) -> bool:

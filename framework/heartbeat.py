@@ -1,4 +1,4 @@
-"""Signs of life: whoever makes progress says so, and `framework.training.watchdog` listens.
+"""Signs of life: whoever makes progress says so, and `framework.training.survival.watchdog` listens.
 
 A process makes progress when its count rises. What may take long and cannot say so while it does, is done
 `during` an activity with patience.

@@ -9,7 +9,7 @@ from framework.config import ReportConfig
 @entry("report", ReportConfig)
 def main(config: ReportConfig) -> None:
     """Write `report.html` into the run directory, and say where it is."""
-    from framework.training.report.page import write_report
+    from framework.training.record.report.page import write_report
 
     print(write_report(Path(config.path)))
 

@@ -15,7 +15,7 @@ import yaml
 
 from framework import generate, prepare, pretrain
 from framework.app import entry
-from framework.composition import field_names
+from framework.composition import field_names, given, run_hydra
 from framework.config import GenerateConfig, PretrainConfig
 from tests.launch import ENVIRONMENT, ROOT, SMALL, run, start_ranks
 from tests.synthetic import make_data
@@ -88,6 +88,9 @@ MISTAKES = [  # entry point, command line, how the line begins, what it offers
         "schedule.warmup_steps: warm-up (2000)",
         "lengthen the run",
     ),
+    (pretrain, "guard.window=1", "guard.window: is 1", "4 or more"),
+    (pretrain, "samples.prompts=[3]", "samples.prompts: 3 is no text", """write '["3"]'"""),
+    (pretrain, "samples.prompts=[text,null]", "samples.prompts: None is no text", "write"),
     (pretrain, "run.name=a/b", "run.name: 'a/b' is no directory name", "letters"),
     (prepare, "corpus=[sample_wob]", "corpus: there is no 'sample_wob'", "sample_web | sample_webtext"),
     (prepare, "corpus=[]", "corpora: there is none", "corpus=[sample_web]"),
@@ -115,6 +118,34 @@ def test_a_mistake_is_one_line(program, arguments, problem, remedy, monkeypatch,
     assert remedy in captured.err
     assert captured.out == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_help_of_which_little_is_read_says_no_more(monkeypatch, capfd):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "argv", ["pretrain", "--help"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as exit:
+            pretrain.main()
+    assert exit.value.code == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_an_experiment_sets_is_given_as_is_what_the_command_line_sets(tmp_path, monkeypatch):
+    (tmp_path / "experiment").mkdir()
+    long = "# @package _global_\nmodel:\n  layers: 3\n  maximum_positions: 4096\nrun:\n  seed: 1\n"
+    (tmp_path / "experiment" / "long.yaml").write_text(long)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    found = []
+    for experiment in ("long", "[demo,long]"):
+        arguments = ["--config-dir", str(tmp_path), f"experiment={experiment}", "zero=stage1", "run.name=x"]
+        monkeypatch.setattr(sys, "argv", ["pretrain", *arguments])
+        run_hydra("pretrain", PretrainConfig, lambda _: found.append(given()))
+    set_here = {"model.layers", "model.maximum_positions", "run.seed", "experiment", "zero", "run.name"}
+    assert found[0] == set_here
+    assert found[1] > set_here | {"schedule.steps", "samples.prompts"}
 
 
 def our_lines(stderr: str) -> list[str]:
@@ -240,9 +271,9 @@ PROMPTS = [
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_a_prompt_is_taken_as_it_was_typed(prompt, monkeypatch):
-    given = []
+    taken = []
     monkeypatch.setattr("sys.argv", ["generate", "model.path=somewhere", f"prompt={prompt}"])
     with pytest.raises(SystemExit) as end:
-        entry("generate", GenerateConfig)(given.append)()
+        entry("generate", GenerateConfig)(taken.append)()
     assert end.value.code == 0
-    assert [config.prompt for config in given] == [prompt]
+    assert [config.prompt for config in taken] == [prompt]

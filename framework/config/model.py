@@ -89,8 +89,9 @@ class ModelConfig:
 class StartingModelConfig(ModelConfig):
     """A shape to train from random weights, or, as `model.from`, the model directory that has shape and weights.
 
-    From a directory come all fields above, whatever `model=` preset they had; those that the command line names must
-    agree with it, but for `maximum_positions`, `rope_theta` and `rope_scaling`, which may stretch rotary positions.
+    From a directory come all fields above, whatever `model=` preset they had; those that the command line or the
+    `experiment=` file names must agree with it, but for `maximum_positions`, `rope_theta` and `rope_scaling`, which may
+    stretch rotary positions.
     """
 
     # The field is called `from`, a keyword, which can be neither written as a name here nor passed to `__init__`.

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from framework.checks import require, require_choice, require_not_negative, require_positive
 
@@ -55,7 +56,9 @@ class SamplesConfig:
     """Text that the model writes while it is trained; the same weights write the same."""
 
     every: int = 0  # steps between samples, each of which costs `tokens` forward passes; 0: none
-    prompts: list[str] = field(default_factory=list)  # to be continued; none: one document from its start
+    # texts to be continued; none: one document from its start. Of any type here, or what is no text would become one:
+    # 007 the text "7"
+    prompts: list[Any] = field(default_factory=list)
     tokens: int = 64  # length of a continuation
     temperature: float = 0.8  # 0: always the likeliest token
 
@@ -63,6 +66,8 @@ class SamplesConfig:
         for name in ("every", "temperature"):
             require_not_negative(f"samples.{name}", getattr(self, name))
         require_positive("samples.tokens", self.tokens)
+        for prompt in self.prompts:
+            require(isinstance(prompt, str), "samples.prompts", f"{prompt} is no text", f"""write '["{prompt}"]'""")
         require(
             self.tokens < maximum_positions or not self.every,
             "samples.tokens",

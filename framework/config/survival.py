@@ -47,7 +47,10 @@ class GuardConfig:
 
     def check(self) -> None:
         require_choice("guard.name", self.name, ("stop", "skip", "rollback"))
-        for name in ("window", "loss_factor", "gradient_factor", "skips", "spikes", "within"):
+        require(
+            self.window >= 4, "guard.window", f"is {self.window}", "it takes 4 or more, as half of them have a spread"
+        )
+        for name in ("loss_factor", "gradient_factor", "skips", "spikes", "within"):
             require_positive(f"guard.{name}", getattr(self, name))
         require_not_negative("guard.rollbacks", self.rollbacks)
         require_not_negative("guard.timeout", self.timeout)

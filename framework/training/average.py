@@ -10,8 +10,8 @@ import torch
 
 from framework.config import EmaConfig
 from framework.training.engine import Engine
+from framework.training.parallel.tensor import cut
 from framework.training.state import AVERAGE, MASTER, collect, has_average
-from framework.training.tensor_parallel import cut
 
 
 @torch.no_grad()

@@ -18,16 +18,16 @@ from framework.errors import UserError
 from framework.model.loss import Losses, summed_losses, token_losses
 from framework.model.transformer import Transformer
 from framework.stream.loader import NO_LOSS, Batch
-from framework.training.compilation import compile_blocks
-from framework.training.float8 import use_float8
-from framework.training.gate import Gate
-from framework.training.layout import Layout
-from framework.training.muon import Muon
-from framework.training.optimizer import build_optimizer, moments
-from framework.training.recomputation import recompute_activations
-from framework.training.sequence_parallel import share_rows
-from framework.training.signals import StopAsked
-from framework.training.tensor_parallel import clip, deepspeed_settings, forget_groups, skip_comparison
+from framework.training.execution.compilation import compile_blocks
+from framework.training.execution.float8 import use_float8
+from framework.training.execution.recomputation import recompute_activations
+from framework.training.optimization.gate import Gate
+from framework.training.optimization.muon import Muon
+from framework.training.optimization.optimizer import build_optimizer, moments
+from framework.training.parallel.layout import Layout
+from framework.training.parallel.sequence import share_rows
+from framework.training.parallel.tensor import clip, deepspeed_settings, forget_groups, skip_comparison
+from framework.training.survival.signals import StopAsked
 
 # Asked with the mean loss and the global gradient norm before clipping, alike on every rank: make the update?
 Admits = Callable[[float, float], bool]

@@ -18,32 +18,33 @@ from framework.stream.loader import TrainingRows
 from framework.stream.manifest import Manifest, read_manifest
 from framework.stream.objective import open_held_out, open_objective
 from framework.stream.shards import open_shards
-from framework.training import average, summary
+from framework.training import average
 from framework.training import state as engine_state
-from framework.training.abilities import check_machine
-from framework.training.checkpoint import Checkpoint
-from framework.training.checkpoint_store import open_store
-from framework.training.checkpoint_writer import CheckpointWriter
-from framework.training.determinism import make_deterministic
+from framework.training.checkpoints.identity import current
+from framework.training.checkpoints.reader import Checkpoint
+from framework.training.checkpoints.store import open_store
+from framework.training.checkpoints.writer import CheckpointWriter
 from framework.training.engine import Engine, StepResult
-from framework.training.guard import Action, Guard, remedy_for_divergence
+from framework.training.execution.abilities import check_machine
+from framework.training.execution.determinism import make_deterministic
 from framework.training.handoff import handed_over, write_model
-from framework.training.identity import current
-from framework.training.incidents import Incidents, forget_later
-from framework.training.json_lines import finite
-from framework.training.layout import Layout
-from framework.training.metrics import Metrics
+from framework.training.optimization.schedule import learning_rate_factor
 from framework.training.origin import set_initial_weights
-from framework.training.record import record_of
-from framework.training.report.page import LiveReport
-from framework.training.schedule import learning_rate_factor
+from framework.training.parallel.layout import Layout
+from framework.training.record import summary
+from framework.training.record.incidents import Incidents, forget_later
+from framework.training.record.json_lines import finite
+from framework.training.record.metrics import Metrics
+from framework.training.record.report.page import LiveReport
+from framework.training.record.starts import note_start
+from framework.training.record.step import record_of
+from framework.training.record.tally import Tally
+from framework.training.record.tracker import open_tracker
 from framework.training.start import checkpoint_to_resume, keep_tokenizer, say, settle_model
-from framework.training.starts import note_start
-from framework.training.tally import Tally
-from framework.training.tracker import open_tracker
+from framework.training.survival.guard import Action, Guard, remedy_for_divergence
+from framework.training.survival.watchdog import Watchdog
 from framework.training.validation import HeldOut, Validation
-from framework.training.watch import Watch
-from framework.training.watchdog import Watchdog
+from framework.training.watching.watch import Watch
 
 logger = logging.getLogger("loam")
 
@@ -117,7 +118,8 @@ class Trainer:
         self.writer = CheckpointWriter(self.store, config.checkpoint)
         self.metrics = together(self._open_metrics)
         self.guard = Guard(config.guard, found.state.get("guard", {}) if found else {})
-        self.incidents = Incidents(run, self.guard.state, self.metrics.say if self.metrics else logger.info)
+        tell = self.metrics.say if self.metrics else logger.info
+        self.incidents = together(lambda: Incidents(run, self.guard.state, tell))
         self.tally = Tally(rows, self.guard.state.left_out)
 
     def _build_engine(self, found: Checkpoint | None) -> Engine:

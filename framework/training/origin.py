@@ -16,17 +16,17 @@ from framework.model.tokenizer_files import same_tokenizer
 from framework.model.transformer import Transformer, initialize
 from framework.model.weights import weight_files
 from framework.stream.manifest import Manifest
-from framework.training.checkpoint import Checkpoint
-from framework.training.checkpoint_store import LocalStore, open_store
+from framework.training.checkpoints.reader import Checkpoint
+from framework.training.checkpoints.store import LocalStore, open_store
 
 
 def take_shape(config: PretrainConfig, given: set[str]) -> None:
     """Give `config.model` the shape of the directory that it starts from, or that of the run's own checkpoints.
 
-    A run that is under way needs the directory no more. `given` names what the command line sets.
+    A run that is under way needs the directory no more. `given` names what the command line and the experiment set.
 
     Raises:
-        UserError: the directory has no readable config.json, or the command line asks for another shape.
+        UserError: the directory has no readable config.json, or one of them asks for another shape.
     """
     model = config.model
     saved = _saved_shape(open_store(Path(config.run.directory) / config.run.name, config.checkpoint), config.origin)

@@ -14,10 +14,10 @@ from framework.model.huggingface import parameter_shapes
 from framework.model.tokenizer import load_tokenizer, read_json
 from framework.model.tokenizer_files import open_own
 from framework.stream.manifest import Manifest, copy_tokenizer
-from framework.training.checkpoint import Checkpoint, newest_sound
-from framework.training.checkpoint_store import LocalStore, open_source, open_store
-from framework.training.identity import identity, orders, other_settings, require_same_optimizer
-from framework.training.optimizer import check_no_decay
+from framework.training.checkpoints.identity import identity, orders, other_settings, require_same_optimizer
+from framework.training.checkpoints.reader import Checkpoint, newest_sound
+from framework.training.checkpoints.store import LocalStore, open_source, open_store
+from framework.training.optimization.optimizer import check_no_decay
 from framework.training.origin import check_tokenizer, digest_of_origin
 
 logger = logging.getLogger("loam")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from framework import distributed
 from framework.training.engine import Engine
-from framework.training.layout import Layout
-from framework.training.tensor_parallel import cut, join
+from framework.training.parallel.layout import Layout
+from framework.training.parallel.tensor import cut, join
 
 MASTER = "master"  # the fp32 weight
 AVERAGE = "ema"  # its average over the run, if there is one; kept with the optimizer's moments, and sharded as they are

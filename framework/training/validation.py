@@ -13,7 +13,7 @@ from framework.stream.loader import NO_LOSS, Batch, Objective, ValidationRows, c
 from framework.stream.manifest import Manifest
 from framework.stream.shards import Shards
 from framework.training.engine import Engine
-from framework.training.layout import Layout
+from framework.training.parallel.layout import Layout
 
 
 @dataclass(frozen=True)

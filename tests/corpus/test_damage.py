@@ -33,7 +33,7 @@ def zipped(crawl: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("reader", "name", "content", "message"),
     [
-        ("warc", "cut.warc.gz", zipped(CRAWL)[:-40], "damaged beyond byte .* end-of-stream"),
+        ("warc", "cut.warc.gz", zipped(CRAWL)[:-40], "damaged, or no .gz file .* end-of-stream"),
         ("warc", "cut.warc", CRAWL[:-400], "damaged after record urn:test:http://a.example/2 .* has .* of its"),
         ("warc", "skipped.warc", CRAWL + REQUEST[:-20], "damaged after record urn:test:http://a.example/3 .* has"),
         ("warc", "header.warc", CRAWL + REQUEST[:12], "damaged after record urn:test:http://a.example/3 .*header"),
@@ -45,10 +45,10 @@ def zipped(crawl: bytes) -> bytes:
         ("warc", "foreign.warc", b"GIF89a" + bytes(500), "no record begins at byte 0; is it a WARC file"),
         ("warc", "no_page.warc", warc_record("warcinfo", "x", b"a: b\r\n"), "finds no document"),
         ("mediawiki", "cut.xml", WIKI[:-900], "damaged after page 'Page 3.'"),
-        ("mediawiki", "cut.xml.bz2", bz2.compress(WIKI)[:-30], "damaged beyond byte"),
+        ("mediawiki", "cut.xml.bz2", bz2.compress(WIKI)[:-30], "damaged, or no .bz2 file"),
         ("mediawiki", "flipped.xml.bz2", bz2.compress(WIKI)[:60] + b"\0" + bz2.compress(WIKI)[61:], "damaged"),
-        ("mediawiki", "other.xml", b"<html><body/></html>", "damaged after the start of the file"),
-        ("mediawiki", "untitled.xml", wiki("<page><ns>0</ns><id>1</id></page>").encode(), "damaged after the start"),
+        ("mediawiki", "other.xml", b"<html><body/></html>", "damaged at its start .*is it a MediaWiki export"),
+        ("mediawiki", "untitled.xml", wiki("<page><ns>0</ns><id>1</id></page>").encode(), "damaged at its start"),
         ("book", "latin.txt", "Chapter 1\n\ncaf\xe9".encode("latin-1"), "line 3: byte 14 is not UTF-8"),
         ("book", "cut.epub", (ROOT / "samples/books/emma.epub").read_bytes()[:-5000], "is no sound EPUB"),
         ("book", "novel.pdf", b"%PDF", "neither .epub nor .txt"),
@@ -64,7 +64,19 @@ def zipped(crawl: bytes) -> bytes:
             "line 1: field `score` is 'high', not int or float",
         ),
         ("jsonl", "digits.jsonl", b'{"text": "a", "score": ' + b"9" * 5000 + b"}\n", "line 1: is no JSON"),
-        ("jsonl", "cut.jsonl.gz", gzip.compress(LINES * 999)[:-9], "damaged beyond byte .* end-of-stream"),
+        ("jsonl", "cut.jsonl.gz", gzip.compress(LINES * 999)[:-9], "damaged, or no .gz file .* end-of-stream"),
+        ("jsonl", "short.jsonl.gz", gzip.compress(LINES, mtime=0)[:-9], "damaged, or no .gz file .* end-of-stream"),
+        ("jsonl", "plain.jsonl.gz", LINES, r"no \.gz file at all .*Not a gzipped.*or take \.gz off its name"),
+        (
+            "jsonl",
+            "wiki.jsonl",
+            b"\xef\xbb\xbf<?xml version='1.0'?>\n" + WIKI,
+            "is for reader mediawiki, not jsonl; set",
+        ),
+        ("mediawiki", "crawl.xml", CRAWL, "is for reader warc, not mediawiki; set the corpus's reader=warc"),
+        ("mediawiki", "lines.xml", LINES, "is for reader jsonl, not mediawiki"),
+        ("warc", "wiki.warc.gz", gzip.compress(WIKI, mtime=0), "is for reader mediawiki, not warc"),
+        ("parquet", "wiki.parquet", WIKI, "is for reader mediawiki, not parquet"),
         ("jsonl", "blank.jsonl", b"\n\n", "finds no document"),
     ],
 )
@@ -113,7 +125,7 @@ def test_files_that_are_not_there_or_empty(tmp_path: Path, pattern: str, message
 def test_prepare_leaves_nothing_half_written(small: PrepareConfig, tmp_path: Path) -> None:
     second = tmp_path / "raw/second.jsonl.gz"
     second.write_bytes(second.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"second\.jsonl\.gz: damaged beyond byte"):
+    with pytest.raises(UserError, match=r"second\.jsonl\.gz: damaged"):
         prepare(small)
     left = {str(path.relative_to(small.output)) for path in Path(small.output).rglob("*") if path.is_file()}
     assert "documents/first/stage.json" in left  # the corpus before it stays

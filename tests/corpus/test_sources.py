@@ -81,7 +81,9 @@ def test_zstandard_frames_and_what_is_cut_of_them(tmp_path: Path) -> None:
     packed = path.read_bytes()
     for damaged in (packed[:-9], packed[:5000], packed[:9000] + bytes([packed[9000] ^ 8]) + packed[9001:], b"x" * 99):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"x\.jsonl\.zst: damaged beyond byte .* of its content"):
+        with pytest.raises(
+            UserError, match=r"x\.jsonl\.zst: damaged(?: beyond byte .* of its content|, or no \.zst file)"
+        ):
             read("jsonl", path)
 
 

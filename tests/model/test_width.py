@@ -11,7 +11,7 @@ from framework.config import ModelConfig, OptimizerConfig, PretrainConfig
 from framework.errors import UserError
 from framework.model.huggingface import read_model_directory, write_model_directory
 from framework.model.transformer import Transformer, initialize
-from framework.training.optimizer import build_optimizer
+from framework.training.optimization.optimizer import build_optimizer
 from tests.model import small_tokenizer
 from tests.model.shapes import CONFIGS, random_model, random_tokens
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from framework.config import CheckpointConfig
 from framework.errors import UserError
-from framework.training import checkpoint
-from framework.training.checkpoint_store import LocalStore
-from framework.training.checkpoint_writer import CheckpointWriter
+from framework.training.checkpoints import reader
+from framework.training.checkpoints.store import LocalStore
+from framework.training.checkpoints.writer import CheckpointWriter
 
 HIDDEN, FEED_FORWARD, VOCABULARY = 36, 50, 360
 LAYER = {
@@ -67,7 +67,7 @@ def test_the_state_says_where_the_run_stands(undisturbed):
 
 
 def newest_sound(run, *questions):
-    return checkpoint.newest_sound(LocalStore(run / "checkpoints"), *questions)
+    return reader.newest_sound(LocalStore(run / "checkpoints"), *questions)
 
 
 def save(run, tensors, state, config):
@@ -164,7 +164,7 @@ def test_what_is_written_is_what_was_copied_and_the_step_does_not_wait_for_it(tm
     writer.finish()
     assert writer.news().keys() == {"checkpoint/stall_seconds", "checkpoint/write_seconds"}
     for step, value in ((1, 0), (2, 1)):
-        found, _ = checkpoint.look_at(LocalStore(tmp_path), step)
+        found, _ = reader.look_at(LocalStore(tmp_path), step)
         assert found.reader()("weight", "master").tolist() == [value] * 3
 
 
@@ -246,3 +246,12 @@ def test_a_full_disk_costs_only_the_new_checkpoint(tmp_path, monkeypatch):
         save(tmp_path, tensors, {"step": 2}, CheckpointConfig(keep=1))
     assert steps_in(tmp_path) == [1]
     assert newest_sound(tmp_path)[0].state == {"step": 1}
+
+
+def test_a_plain_file_with_the_name_of_a_checkpoint_is_to_be_moved_away(tmp_path):
+    save(tmp_path, {}, {"step": 1}, CheckpointConfig())
+    (tmp_path / "checkpoints" / "step-00000002").write_text("notes")
+    with pytest.raises(
+        UserError, match=r"^.*/step-00000002: is a plain file, and a checkpoint a directory; move it els"
+    ):
+        newest_sound(tmp_path)

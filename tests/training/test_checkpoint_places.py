@@ -8,9 +8,9 @@ from moto.server import ThreadedMotoServer
 from framework import places
 from framework.config import CheckpointConfig
 from framework.errors import UserError
-from framework.training.checkpoint import newest_sound
-from framework.training.checkpoint_store import LocalStore, RemoteStore, open_source, open_store
-from framework.training.checkpoint_writer import CheckpointWriter
+from framework.training.checkpoints.reader import newest_sound
+from framework.training.checkpoints.store import LocalStore, RemoteStore, open_source, open_store
+from framework.training.checkpoints.writer import CheckpointWriter
 from tests.stream.faulty_server import FaultyServer
 
 NAMES = ("rank-00000.safetensors", "state.json", "manifest.json")

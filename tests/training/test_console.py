@@ -6,12 +6,12 @@ import re
 import subprocess
 import sys
 
-from framework.training.console import Console
+from framework.training.record.console import Console
 from tests.launch import ENVIRONMENT
 
 PROGRAM = """
 import sys, time
-from framework.training.console import Console
+from framework.training.record.console import Console
 console = Console(steps=400, done=100, log_every=10)
 for step in range(101, 105):
     time.sleep(0.11)
@@ -95,7 +95,7 @@ def test_an_error_leaves_the_terminal_with_its_cursor():
 def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     now = [1000.0]
-    monkeypatch.setattr("framework.training.console.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("framework.training.record.console.time.monotonic", lambda: now[0])
     console = Console(steps=100, done=8, log_every=10)
     for step in range(9, 22):
         now[0] += 60.0

@@ -13,9 +13,9 @@ from framework.stream.curriculum import Curriculum
 from framework.stream.loader import Order, TrainingRows
 from framework.stream.manifest import read_manifest
 from framework.stream.shards import open_shards
-from framework.training.gate import Gate
-from framework.training.guard import Action, Guard, remedy_for_divergence, threshold
-from framework.training.tally import Tally
+from framework.training.optimization.gate import Gate
+from framework.training.record.tally import Tally
+from framework.training.survival.guard import Action, Guard, remedy_for_divergence, threshold
 from tests.synthetic import make_data
 
 NAN, INFINITE = float("nan"), float("inf")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from framework.training.json_lines import cut_back, objects
+from framework.errors import UserError
+from framework.training.record.json_lines import cut_back, objects
 
 LINES = [json.dumps({"step": step, "text": "\u00e9" * step}) + "\n" for step in range(1, 7)]
 
@@ -29,3 +30,34 @@ def test_later_steps_go(tmp_path):
     cut_back(tmp_path / "none", 3)
     assert not (tmp_path / "none").exists()
     assert list(objects(tmp_path / "none")) == []
+
+
+GARBAGE = (
+    b"\xff\x00 garbage\n",
+    b"\n",
+    b"17\n",
+    b"{}\n",
+    b'{"step": "4"}\n',
+    b"[" * 100_000 + b"\n",
+    LINES[3][:9].encode() + b"\n",
+)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
+def test_damage_in_the_middle_is_told_and_nothing_is_removed(garbage, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes("".join(LINES[:3]).encode() + garbage + "".join(LINES[3:]).encode())
+    before = path.read_bytes()
+    message = rf"^{path} line 4: is no JSON object with a step, the file is damaged; remove the line$"
+    with pytest.raises(UserError, match=message):
+        list(objects(path))
+    with pytest.raises(UserError, match=message):
+        cut_back(path, 5)
+    assert path.read_bytes() == before
+
+
+def test_damage_in_what_is_removed_anyway_is_no_matter(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(LINES[:4]) + "garbage\n" + LINES[4])
+    cut_back(path, 3)
+    assert path.read_text() == "".join(LINES[:3])

@@ -23,10 +23,10 @@ from framework.config import (
 from framework.errors import UserError
 from framework.model.loss import summed_losses
 from framework.model.transformer import Transformer
-from framework.training import abilities
-from framework.training.abilities import check_machine
-from framework.training.float8 import float8_layers
-from framework.training.recomputation import recompute_activations
+from framework.training.execution import abilities
+from framework.training.execution.abilities import check_machine
+from framework.training.execution.float8 import float8_layers
+from framework.training.execution.recomputation import recompute_activations
 from tests.launch import ENVIRONMENT, ROOT, pretrain, records, start_ranks
 from tests.model.shapes import CONFIGS, random_model, random_tokens
 from tests.training.conftest import FORTY_STEPS

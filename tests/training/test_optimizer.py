@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from framework.config import BatchConfig, ModelConfig, OptimizerConfig, PretrainConfig, ZeroConfig
 from framework.model.transformer import Transformer, initialize
 from framework.stream.loader import NO_LOSS, Batch
-from framework.training.optimizer import build_optimizer
+from framework.training.optimization.optimizer import build_optimizer
 from tests.launch import ENVIRONMENT, ROOT
 
 MODEL = ModelConfig(vocabulary_size=50, hidden_size=12, layers=2, heads=3, head_size=4, attention_bias=True)

@@ -9,8 +9,8 @@ from framework.config import ModelConfig, OptimizerConfig, PretrainConfig
 from framework.errors import UserError
 from framework.model.transformer import Transformer
 from framework.stream.loader import NO_LOSS
-from framework.training.muon import Muon, orthogonalized
-from framework.training.optimizer import build_optimizer, check_no_decay
+from framework.training.optimization.muon import Muon, orthogonalized
+from framework.training.optimization.optimizer import build_optimizer, check_no_decay
 from tests.launch import start_ranks
 from tests.training.optimizer_ranks import AVERAGE, HALF, MODEL, RATES, RESUMED, SETTINGS, batch, fresh_model
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from framework.training.ranks import LOOKS, SILENCE, OwnTime, SlowRanks, Standing, own_work, spread
+from framework.training.watching.ranks import LOOKS, SILENCE, OwnTime, SlowRanks, Standing, own_work, spread
 
 
 def standings(*seconds):

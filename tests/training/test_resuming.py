@@ -13,7 +13,7 @@ from framework.composition import from_yaml
 from framework.config import ObjectiveConfig, PretrainConfig
 from framework.errors import UserError
 from framework.stream.manifest import read_manifest
-from framework.training.identity import identity, orders
+from framework.training.checkpoints.identity import identity, orders
 from framework.training.loop import train
 from tests.curves import curve
 from tests.launch import SMALL, pretrain, records, run, start_ranks

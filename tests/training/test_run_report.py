@@ -11,9 +11,9 @@ from framework import composition
 from framework.config import PretrainConfig
 from framework.errors import UserError
 from framework.stream.curriculum import Curriculum
-from framework.training.report.content import Steps, report_of
-from framework.training.report.page import LiveReport, page_of, write_report
-from framework.training.report.prediction import kept_bytes, model_state_bytes, predict
+from framework.training.record.report.content import Steps, report_of
+from framework.training.record.report.page import LiveReport, page_of, write_report
+from framework.training.record.report.prediction import kept_bytes, model_state_bytes, predict
 from tests.launch import records, run
 from tests.page.harmless import check_harmless
 
@@ -85,7 +85,7 @@ def test_hostile_text_is_there_as_text(tmp_path):
     path = directory(tmp_path / "hostile", [record(1, **shares), record(2, **{"train/loss": None})], config)
     event = {"step": 2, "action": SCRIPT, "reason": SCRIPT, "loss": None, "threshold": 3.0, "sequences": [16, 32]}
     (path / "guard.jsonl").write_text(json.dumps(event) + "\n")
-    (path / "samples.jsonl").write_text(json.dumps({"step": 2, "prompt": SCRIPT, "text": SCRIPT + "\x00\ud800"}))
+    (path / "samples.jsonl").write_text(json.dumps({"step": 2, "prompt": SCRIPT, "text": SCRIPT + "\x00\ud800"}) + "\n")
     page = check_harmless(page_of(report_of(path)))
     assert page.text.count("<script>alert(1)") >= 5
     assert "step 2: " + SCRIPT.replace("_", " ") in page.text  # the mark in the chart

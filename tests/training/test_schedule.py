@@ -11,7 +11,7 @@ from transformers.optimization import (
 )
 
 from framework.config import ScheduleConfig
-from framework.training.schedule import learning_rate_factor
+from framework.training.optimization.schedule import learning_rate_factor
 
 
 def peer_factors(scheduler_of, steps):

@@ -4,13 +4,14 @@ import json
 import struct
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
 from framework.config import TrackerConfig
 from framework.errors import UserError
-from framework.training.tracker import open_tracker
+from framework.training.record.tracker import open_tracker
 from tests.launch import pretrain, records
 
 BLOCK, HEADER = 32768, 7  # of LevelDB's log format, which .wandb files have after 7 bytes of their own
@@ -51,7 +52,7 @@ def test_every_metric_of_every_step_was_logged_once(finished, logged):
         {name: value for name, value in step.items() if name == "_step" or (name[0] != "_" and "samples" not in name)}
         for step in history(logged)
     ]
-    expected = [{"_step" if name == "step" else name: v for name, v in step.items()} for step in records(finished)]
+    expected = [{"_step": step["step"], **step} for step in records(finished)]
     assert len(expected) == 12
     assert steps == expected
 
@@ -99,6 +100,7 @@ def test_online_only_where_there_is_a_key(mode, key, expected, tmp_path, monkeyp
         @staticmethod
         def init(**settings):
             asked.update(settings)
+            return Mock()
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb)
     monkeypatch.setenv("WANDB_API_KEY", key)
@@ -109,6 +111,24 @@ def test_online_only_where_there_is_a_key(mode, key, expected, tmp_path, monkeyp
     first = asked["id"]
     open_tracker(TrackerConfig(name="wandb", mode=mode), tmp_path, {"a": 1}, 0)
     assert asked["id"] == first  # a resumed run is the same run
+
+
+def test_steps_after_a_rollback_are_new_ones_to_wandb_also_when_the_run_is_resumed(tmp_path, monkeypatch):
+    """W&B itself is replaced: it would drop a step that it has had, with a warning."""
+    run = Mock()
+    monkeypatch.setitem(sys.modules, "wandb", Mock(init=lambda **_: run, Table=lambda columns: Mock(columns=columns)))
+    tracker = open_tracker(TrackerConfig(name="wandb", mode="offline"), tmp_path, {}, 0)
+    for step in (1, 2, 3, 4, 3):
+        tracker.log({"step": step})
+    taken_back = tmp_path / "rolled_back.jsonl"
+    taken_back.write_text("".join(json.dumps({"step": step, "guard/rollback": 1}) + "\n" for step in (3, 4)))
+    resumed = open_tracker(TrackerConfig(name="wandb", mode="offline"), tmp_path, {}, 2)
+    for step in (3, 4):
+        resumed.log({"step": step})
+    resumed.log_samples(4, [{"step": 4, "prompt": "a", "text": "b"}])
+    logged = [(call.args[0].get("step"), call.kwargs["step"]) for call in run.log.call_args_list]
+    assert logged == [(1, 1), (2, 2), (3, 3), (4, 4), (3, 5), (3, 5), (4, 6), (None, 6)]
+    run.define_metric.assert_called_with("*", step_metric="step")
 
 
 def scalars(run):

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from framework.config import ProfileConfig, SamplesConfig
 from framework.errors import UserError
 from framework.inference.generation import generate_text, load
-from framework.training.memory_usage import usage
-from framework.training.norms import block_of
-from framework.training.ranks import SlowRanks
+from framework.training.watching.memory import usage
+from framework.training.watching.norms import block_of
+from framework.training.watching.ranks import SlowRanks
 from tests.launch import ROOT, pretrain, records
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from framework.training.watchdog import Judge, Sign, verdict, where
+from framework.training.survival.watchdog import Judge, Sign, verdict, where
 
 TIMEOUT, INTERVAL = 100.0, 5.0
 

@@ -4,6 +4,7 @@ A reader raises `UserError` with the file and the place for what it cannot read;
 """
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from framework.corpus.readers.jsonl import read_jsonl
 from framework.corpus.readers.mediawiki import read_mediawiki
 from framework.corpus.readers.places import base_name
 from framework.corpus.readers.records import Fields
+from framework.corpus.readers.streams import open_stream
 from framework.corpus.readers.warc import read_warc
 from framework.errors import UserError
 
@@ -29,6 +31,17 @@ RECORD_READERS: dict[str, Callable[[str, Fields], Iterator[Document]]] = {
     "parquet": read_parquet,
     "arrow": read_arrow,
 }
+# How files begin that a reader cannot mistake, after a byte order mark, an XML declaration and white space.
+_BEGINNINGS = {
+    b"WARC/": "warc",
+    b"<mediawiki": "mediawiki",
+    b"{": "jsonl",
+    b"PAR1": "parquet",
+    b"ARROW1": "arrow",
+    b"PK\x03\x04": "book",
+}
+_LOOK = 1024  # bytes
+_BEFORE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?")
 # The packages that decide what text comes out: distribution and module.
 LIBRARIES: dict[str, dict[str, str]] = {
     "warc": {"FastWARC": "fastwarc", "Resiliparse": "resiliparse"},
@@ -72,8 +85,25 @@ def read_documents(reader: str, location: str | Path, fields: Fields | None = No
     """
     nothing, location = True, str(location)
     records = RECORD_READERS.get(reader)
-    for document in records(location, fields or Fields()) if records else READERS[reader](location):
-        nothing = False
-        yield document
+    try:
+        for document in records(location, fields or Fields()) if records else READERS[reader](location):
+            nothing = False
+            yield document
+    except UserError as error:
+        other = _reader_for(location) if nothing else reader
+        if other in (None, reader):
+            raise
+        raise UserError(f"{location}: is for reader {other}, not {reader}; set the corpus's reader={other}") from error
     if nothing:
         raise UserError(f"{location}: reader {reader} finds no document in it; check the file and the corpus's reader")
+
+
+def _reader_for(location: str) -> str | None:
+    """The reader of files that begin as this one does; None if that is not clear."""
+    try:
+        with open_stream(location) as stream:
+            start = stream.read(_LOOK)
+    except UserError:
+        return None
+    start = start[_BEFORE.match(start).end() :]  # type: ignore[union-attr]
+    return next((reader for beginning, reader in _BEGINNINGS.items() if start.startswith(beginning)), None)

@@ -52,6 +52,9 @@ def _pages(location: str) -> Iterator[tuple[Document, re.Pattern[str]]]:
         except (ParseError, mwxml.errors.MalformedXML, *_FOREIGN) as error:
             # mwxml appends what follows in the file
             reason = str(error).split(": b'")[0] or "it is no MediaWiki export"
+            if last == "the start of the file":
+                remedy = "is it a MediaWiki export? Check the corpus's reader, or fetch it again"
+                raise UserError(f"{location}: damaged at its start ({reason}); {remedy}") from error
             raise UserError(f"{location}: damaged after {last} ({reason}); fetch the file again") from error
 
 

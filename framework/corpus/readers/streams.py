@@ -62,6 +62,7 @@ class _CheckedStream(io.RawIOBase):
         self._raw: Any = None
         self._raw = open_raw(location)
         opener = _OPENERS.get(PurePosixPath(base_name(location)).suffix)
+        self._packed = opener is not None
         self._stream: Any = opener(self._raw) if opener else self._raw
 
     def readable(self) -> bool:
@@ -74,12 +75,17 @@ class _CheckedStream(io.RawIOBase):
         try:
             data = self._stream.read(len(buffer))
         except _DAMAGE as error:
-            raise UserError(
-                f"{self._location}: damaged beyond byte {self._read:,} of its content ({error}); fetch the file again"
-            ) from error
+            raise UserError(f"{self._location}: {self._damage(error)}") from error
         buffer[: len(data)] = data
         self._read += len(data)
         return len(data)
+
+    def _damage(self, error: Exception) -> str:
+        """What is wrong, and what can be done about it."""
+        if self._read or not self._packed:
+            return f"damaged beyond byte {self._read:,} of its content ({error}); fetch the file again"
+        suffix = PurePosixPath(base_name(self._location)).suffix
+        return f"damaged, or no {suffix} file at all ({error}); fetch it again, or take {suffix} off its name"
 
     def close(self) -> None:
         if self._raw is not None:

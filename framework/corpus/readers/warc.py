@@ -36,7 +36,8 @@ def read_warc(location: str) -> Iterator[Document]:
                 last = f"record {record.id}"
         except EOFError as error:
             if last == "the start of the file":
-                raise UserError(f"{location}: {error}; is it a WARC file? Check reader, or fetch it again") from error
+                remedy = "is it a WARC file? Check the corpus's reader, or fetch it again"
+                raise UserError(f"{location}: {error}; {remedy}") from error
             raise UserError(f"{location}: damaged after {last} ({error}); fetch the file again") from error
 
 

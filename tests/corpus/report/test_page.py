@@ -8,7 +8,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.corpus.report.charts import histogram
@@ -86,6 +86,7 @@ def report_that_says(text: str, count: int) -> Report:
     return Report(made_from, mixture_of({"name": 1.0}, {"name": count}), {"name": corpus})
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=60) | st.sampled_from([SCRIPT, BREAKS, ODD]), st.integers(1000, 10**15))
 def test_no_text_breaks_out_anywhere(text: str, count: int) -> None:
     report = report_that_says(text, count)

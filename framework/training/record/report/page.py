@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from framework.page.lines import Curve, chart, colour
 from framework.page.render import environment_of, render, write
-from framework.training.report.content import RunReport, Steps, report_of
+from framework.training.record.report.content import RunReport, Steps, report_of
 
 logger = logging.getLogger("loam")
 FILE = "report.html"

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from framework.training.console import Console
-from framework.training.json_lines import cut_back, json_line, objects
-from framework.training.report.page import LiveReport
-from framework.training.tracker import Tracker
+from framework.training.record.console import Console
+from framework.training.record.json_lines import cut_back, json_line, objects
+from framework.training.record.report.page import LiveReport
+from framework.training.record.tracker import Tracker
 
 logger = logging.getLogger("loam")
 

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from framework.training.engine import Engine
-from framework.training.layout import Layout
-from framework.training.tensor_parallel import cut_dimension, join
+from framework.training.parallel.layout import Layout
+from framework.training.parallel.tensor import cut_dimension, join
 
 _BLOCK = re.compile(r"blocks\.\d+")
 

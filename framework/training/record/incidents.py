@@ -7,15 +7,16 @@ Both are cut back to what a checkpoint knows of when a run resumes from it, as m
 """
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from framework import distributed
 from framework.distributed import together
-from framework.training.checkpoint import Checkpoint, first_sound
-from framework.training.checkpoint_store import LocalStore, regular, remove_later
-from framework.training.guard import Action, GuardState, Verdict
-from framework.training.json_lines import json_line, objects
+from framework.training.checkpoints.reader import Checkpoint, first_sound
+from framework.training.checkpoints.store import LocalStore, regular, remove_later
+from framework.training.record.json_lines import json_line, objects
+from framework.training.survival.guard import Action, GuardState, Verdict
 
 TAKEN_BACK = "guard/rollback"  # in rolled_back.jsonl: with which rollback of the run, the first being 1
 
@@ -27,13 +28,16 @@ class Incidents:
         run: the run directory.
         state: the guard's, at the start or as resumed.
         say: on the console and in the log of this rank.
+
+    Raises:
+        UserError: the record is damaged.
     """
 
     def __init__(self, run: Path, state: GuardState, say: Callable[[str], None]) -> None:
         self._run = run
         self._say = say
         if distributed.rank() == 0:
-            _rewrite(run / "guard.jsonl", list(objects(run / "guard.jsonl"))[: state.events])
+            _rewrite(run / "guard.jsonl", list(islice(objects(run / "guard.jsonl"), state.events)))
             taken_back = objects(run / "rolled_back.jsonl")
             _rewrite(run / "rolled_back.jsonl", [r for r in taken_back if r[TAKEN_BACK] <= state.rolled_back])
 

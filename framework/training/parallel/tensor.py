@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from framework.training.layout import Layout
+from framework.training.parallel.layout import Layout
 
 READERS = ("attention.query", "attention.key", "attention.value", "mlp.gate", "mlp.up")
 WRITERS = ("attention.output", "mlp.down")

@@ -12,10 +12,10 @@ from framework.composition import from_yaml
 from framework.config import PretrainConfig
 from framework.errors import UserError
 from framework.page.lines import Curve
-from framework.training.checkpoint_store import MANIFEST, open_store
-from framework.training.json_lines import objects
-from framework.training.report.prediction import Prediction, predict
-from framework.training.starts import FILE as STARTS
+from framework.training.checkpoints.store import MANIFEST, open_store
+from framework.training.record.json_lines import objects
+from framework.training.record.report.prediction import Prediction, predict
+from framework.training.record.starts import FILE as STARTS
 
 _EVENTS, _CHECKPOINTS, _STARTS = 100, 30, 30  # newest ones on the page; it says how many there are
 _ROUNDS = 10  # newest rounds of samples on the page

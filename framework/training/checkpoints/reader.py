@@ -1,6 +1,6 @@
 """Checkpoints without pickle and without a converter: one format for every ZeRO stage and world size.
 
-`checkpoint_store` says what lies where, `checkpoint_writer` how it comes there. Reading takes the newest one
+`store` says what lies where, `writer` how it comes there. Reading takes the newest one
 that is sound, which is one whose every file still has the hash that the manifest lists and whose tensors are
 those of the model, and says which it passed over and why.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from framework import distributed, heartbeat
 from framework.errors import UserError
-from framework.training.checkpoint_store import MANIFEST, LocalStore
+from framework.training.checkpoints.store import MANIFEST, LocalStore
 from framework.training.state import MASTER
 
 FORMAT = 1

@@ -50,8 +50,16 @@ class LocalStore:
         return str(self._directory / name_of(step))
 
     def steps(self) -> list[int]:
-        """Of all that bear the name of a checkpoint, sound or not, newest first."""
-        return self._wanted([path.name for path in self._directory.glob("step-*")])
+        """Of all that bear the name of a checkpoint, sound or not, newest first.
+
+        Raises:
+            UserError: one of them is a plain file, which is none, and would be in the way of one.
+        """
+        found = self._wanted([path.name for path in self._directory.glob("step-*")])
+        for step in found:
+            if (self._directory / name_of(step)).is_file():
+                raise UserError(f"{self.place(step)}: is a plain file, and a checkpoint a directory; move it elsewhere")
+        return found
 
     def _wanted(self, names: list[str]) -> list[int]:
         steps = [int(found[1]) for name in names if (found := NAME.fullmatch(name))]

@@ -12,7 +12,7 @@ from framework.checks import require
 from framework.config import PretrainConfig
 from framework.errors import UserError
 from framework.model.transformer import Transformer
-from framework.training.float8 import ALIGNMENT, float8_layers
+from framework.training.execution.float8 import ALIGNMENT, float8_layers
 from kernels.configurations import choose, present_architecture
 
 

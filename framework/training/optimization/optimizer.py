@@ -10,7 +10,7 @@ from torch import nn
 from framework.config import OptimizerConfig, PretrainConfig
 from framework.errors import UserError
 from framework.model.width import is_hidden_matrix, width_ratio
-from framework.training.muon import Muon
+from framework.training.optimization.muon import Muon
 
 ADAMW_MOMENTS = ("exp_avg", "exp_avg_sq")
 MUON_MOMENTS = ("momentum_buffer",)

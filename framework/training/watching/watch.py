@@ -10,11 +10,11 @@ from framework.config import PretrainConfig
 from framework.model.tokenizer import load_tokenizer
 from framework.stream.manifest import kept_tokenizer
 from framework.training.engine import Engine
-from framework.training.memory_usage import usage
-from framework.training.norms import norms
-from framework.training.profiling import Profiler
-from framework.training.ranks import OwnTime, SlowRanks, Standing, own_work, spread
-from framework.training.samples import Samples
+from framework.training.watching.memory import usage
+from framework.training.watching.norms import norms
+from framework.training.watching.profiling import Profiler
+from framework.training.watching.ranks import OwnTime, SlowRanks, Standing, own_work, spread
+from framework.training.watching.samples import Samples
 
 
 class Watch:

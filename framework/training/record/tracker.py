@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from framework.config import TrackerConfig
 from framework.errors import UserError
+from framework.training.record.json_lines import objects
 
 
 class Tracker(Protocol):
@@ -61,10 +62,21 @@ class WandbTracker:
             config=settings,
             settings=wandb.Settings(silent=True),
         )
+        self._run.define_metric("*", step_metric="step")
+        self._taken_back = run / "rolled_back.jsonl"
+        self._step, self._ahead = 0, -1  # the last one, and by how much W&B's count is ahead of it; -1: not known
 
     def log(self, record: dict[str, Any]) -> None:
-        """One step's record, under the names `metrics.jsonl` has."""
-        self._run.log({key: value for key, value in record.items() if key != "step"}, step=record["step"])
+        """One step's record, under the names `metrics.jsonl` has.
+
+        W&B counts steps too, and drops what does not go up: there the steps that a rollback took back count as well.
+        """
+        if self._ahead < 0:
+            self._ahead = sum(1 for _ in objects(self._taken_back))
+        elif record["step"] <= self._step:
+            self._ahead += self._step - record["step"] + 1
+        self._step = record["step"]
+        self._run.log(record, step=self._step + self._ahead)
 
     def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
         """A table, at the same step."""
@@ -73,7 +85,7 @@ class WandbTracker:
         table = wandb.Table(columns=["step", "prompt", "text"])
         for sample in samples:
             table.add_data(*(sample[name] for name in table.columns))
-        self._run.log({"samples": table}, step=step)
+        self._run.log({"samples": table}, step=step + self._ahead)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary and close the run."""

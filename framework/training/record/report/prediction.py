@@ -9,7 +9,7 @@ from framework.config import PretrainConfig
 from framework.model.arithmetic import count_parameters, training_flops_per_token
 from framework.model.transformer import Transformer
 from framework.stream.curriculum import Curriculum
-from framework.training.optimizer import moments
+from framework.training.optimization.optimizer import moments
 
 
 def model_state_bytes(parameters: int, dtype: str, stage: int, ranks: int, kept: float = 8) -> float:

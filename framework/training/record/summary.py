@@ -11,10 +11,10 @@ from framework import distributed
 from framework.config import PretrainConfig
 from framework.stream.loader import TrainingRows
 from framework.stream.manifest import Manifest, Split, kept_tokenizer
-from framework.training.checkpoint_store import newest_place
+from framework.training.checkpoints.store import newest_place
 from framework.training.engine import Engine
-from framework.training.json_lines import objects
-from framework.training.tally import Tally
+from framework.training.record.json_lines import objects
+from framework.training.record.tally import Tally
 from framework.training.validation import HeldOut
 
 

@@ -25,8 +25,8 @@ from framework import distributed, heartbeat
 from framework.config import CheckpointConfig
 from framework.distributed import StoppedByAnotherRankError
 from framework.errors import UserError
-from framework.training.checkpoint import FORMAT, hash_of
-from framework.training.checkpoint_store import MANIFEST, WHERE, LocalStore, regular
+from framework.training.checkpoints.reader import FORMAT, hash_of
+from framework.training.checkpoints.store import MANIFEST, WHERE, LocalStore, regular
 
 T = TypeVar("T")
 logger = logging.getLogger("loam")

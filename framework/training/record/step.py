@@ -7,9 +7,9 @@ from framework.config import PretrainConfig
 from framework.model.arithmetic import training_flops_per_token
 from framework.stream.loader import TrainingRows
 from framework.training.engine import Engine, StepResult
-from framework.training.guard import GuardState
-from framework.training.schedule import learning_rate_factor
-from framework.training.tally import Tally
+from framework.training.optimization.schedule import learning_rate_factor
+from framework.training.record.tally import Tally
+from framework.training.survival.guard import GuardState
 from framework.training.validation import HeldOut
 
 
