@@ -10,8 +10,8 @@ several times; at 8k tokens the memory traffic costs more than the arithmetic. T
    larger one turns up (Milakov & Gimelshein 2018, arXiv:1805.02867). `_forward_blocks` is this idea.
 3. *Recomputation.* Of a row only the logarithm of the sum of exponentials is kept. The backward pass computes the
    scores again and has the probabilities at once: exp(score - log-sum-exp). With D = sum(o x do), a row's scalar,
-   the gradient of the scores is p x (dp - D) (Dao 2023, arXiv:2307.08691, section 3). `_backward_keys` holds a
-   block of keys and walks over queries, `_backward_queries` the other way round. So each number is summed by one
+   the gradient of the scores is p x (dp - D) (Dao 2023, arXiv:2307.08691, section 3). `backward_keys` holds a
+   tile of keys and walks over queries, `backward_queries` the other way round. So each number is summed by one
    program in one order: no atomics, and the same bits every time.
 
 On Hopper and Blackwell tiles are fetched by the tensor memory accelerator through descriptors, which hold shape and
