@@ -4,8 +4,9 @@ Compiles each configuration through the launchers that production calls (see `ke
 of registers, stack, spills, shared memory and matrix instructions, and holds it to these rules:
 
 - shared memory within what the architecture gives one program;
-- with the options of a pretraining run (causal, documents) no stack and no spilled register, for what lies in local
-  memory costs a trip to it in the innermost loop; with window, softcap and sink on top at most 16 bytes of stack;
+- with the options of a pretraining run (causal, documents, z-loss) no stack and no spilled register, for what lies in
+  local memory costs a trip to it in the innermost loop; with window, softcap and sink, or label smoothing, on top at
+  most 16 bytes of stack;
 - in 16 bits the architecture's own matrix instruction: wgmma on sm_90 (in the PTX and in the binary), tcgen05 on
   sm_100, mma on sm_80 and sm_86, MFMA on AMD (in fp32 products are exact, NVIDIA's without tensor cores);
 - where a configuration says descriptors, loads by TMA. What no descriptor can hold (strides that are no multiple of
@@ -48,7 +49,7 @@ COLUMNS = (
     "target", "kernel", "size", "dtype", "loads", "tile", "warps", "stages",
     "registers", "AGPRs", "stack", "spills", "shared", "matrix instructions", "TMA loads",
 )  # fmt: skip
-WIDTHS = (11, 6, 32, 4, 8, 12, 10, 5, 6, 9, 5, 5, 6, 9, 19, 9)  # when printed as text, the features first
+WIDTHS = (11, 6, 36, 4, 8, 12, 10, 5, 6, 9, 5, 5, 6, 9, 19, 9)  # when printed as text, the features first
 KEY = COLUMNS.index("tile")  # the columns before say which row it is, the others what came out
 
 
@@ -58,7 +59,7 @@ class Case:
 
     Attributes:
         launcher: a name in `LAUNCHERS`.
-        size: of a head.
+        size: of a head; of cross-entropy, the hidden size.
         loads: "descriptors"; "pointers"; or "odd pointers", for strides that no descriptor can hold.
         features: a name in `FEATURES`.
     """
@@ -120,7 +121,7 @@ class Launcher:
 
     Attributes:
         call: launches on meta tensors what a case asks for.
-        sizes: values of `Case.size`: head sizes.
+        sizes: values of `Case.size`: head sizes; of cross-entropy, a hidden size.
         targets, dtypes: names in `TARGETS` and `DTYPES`.
         odd: takes strides that no descriptor can hold, too.
     """
@@ -149,6 +150,22 @@ def hopper_attention(case: Case) -> None:
     hopper_launch.forward(*tensors, **options)
 
 
+def cross_entropy(case: Case) -> None:
+    """Linear cross-entropy: the statistics of the logits, and their gradient for one chunk of the vocabulary."""
+    from kernels import cross_entropy_launch
+
+    tokens, vocabulary, chunk, dtype = 8192, 128256, 8192, DTYPES[case.dtype]
+    whole = case.features == "everything"
+    width = case.size + (case.loads == "odd pointers")
+    with torch.device("meta"):
+        x, weight = (torch.empty(rows, width, dtype=dtype)[:, : case.size] for rows in (tokens, vocabulary))
+        labels, out = torch.empty(tokens, dtype=torch.int64), torch.empty(tokens, chunk, dtype=dtype)
+        upstream, log_sums = torch.empty(()), torch.empty(tokens)
+    cross_entropy_launch.statistics(x, weight, labels, smoothed=whole)
+    options = {"z_loss": 1e-4, "label_smoothing": 0.1 if whole else 0.0}
+    cross_entropy_launch.gradient(upstream, x, weight, labels, log_sums, slice(chunk, 2 * chunk), out, **options)
+
+
 def _attention_tensors(case: Case) -> tuple[tuple[Any, ...], dict[str, Any]]:
     options = {**FEATURES[case.features], "causal": True, "scale": case.size**-0.5}
     sink = torch.empty(16, device="meta") if options.pop("sink") else None
@@ -167,6 +184,7 @@ def _attention_tensors(case: Case) -> tuple[tuple[Any, ...], dict[str, Any]]:
 LAUNCHERS = {
     "attention": Launcher(attention, HEAD_SIZES),
     "hopper_attention": Launcher(hopper_attention, (64, 128), ("sm_90",), ("bfloat16", "float16"), odd=False),
+    "cross_entropy": Launcher(cross_entropy, (4096,), (*SHIPPED, "sm_86")),
 }
 
 
@@ -311,7 +329,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     choice = partial(parser.add_argument, nargs="+", metavar="NAME")
     choice("--target", choices=tuple(TARGETS), default=SHIPPED, help=f"of {', '.join(TARGETS)}")
     choice("--kernel", choices=tuple(LAUNCHERS), default=tuple(LAUNCHERS), help=f"of {', '.join(LAUNCHERS)}")
-    choice("--size", type=int, default=(), help="of a head; default: all that have a configuration")
+    choice("--size", type=int, default=(), help="of a head, or hidden; default: all that ship")
     choice("--dtype", choices=tuple(DTYPES), default=("bfloat16", "float32"), help=f"of {', '.join(DTYPES)}")
     choice("--features", choices=tuple(FEATURES), default=tuple(FEATURES), help=f"of {', '.join(FEATURES)}")
     parser.add_argument("--processes", type=int, default=1, help="compilers at a time")

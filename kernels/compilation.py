@@ -171,13 +171,14 @@ def _amd_resources(kernel: Any) -> Resources:
         found = re.search(rf"\.{name}:\s+(\d+)", kernel.asm["amdgcn"])
         return int(found.group(1)) if found else 0
 
+    products = len(re.findall(r"\bv_mfma_", kernel.asm["amdgcn"]))
     return Resources(
         registers=field("vgpr_count"),
         accumulation_registers=field("agpr_count"),
         stack=field("private_segment_fixed_size"),
         spills=4 * field("vgpr_spill_count"),
         shared=kernel.metadata.shared,
-        instructions={"MFMA": len(re.findall(r"\bv_mfma_", kernel.asm["amdgcn"]))},
+        instructions={"MFMA": products} if products else {},
     )
 
 
