@@ -39,6 +39,7 @@ check: .venv/installed
 # On a machine with a GPU, which may have torch, triton and pytest and no .venv: kernels/README.md says what to bring.
 ON_GPU = $(if $(wildcard .venv/installed),$(BIN)/python,$(PYTHON))
 gpu:
+	@$(ON_GPU) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'make gpu: torch sees no GPU here')"
 	$(ON_GPU) -m pytest -v -m gpu -n 4 tests/gpu
 
 # What goes into benchmarks/RESULTS.md, each within ten minutes, e.g. `make -k gpu-figures FIGURES=attention OUT=figures`.

@@ -72,7 +72,7 @@ def attention(
     if chosen in ("triton", "hopper"):
         output, lse = _triton(q, k, v, causal, document, window, scale, softcap, sink, chosen == "hopper")
         return (output, lse) if return_lse else output
-    number = None if document is None else document.number_BT
+    number = None if document is None else document.first_BT
     if chosen == "sdpa" and not (softcap or return_lse or sink is not None):  # torch's call has no place for these
         return sdpa.attention(q, k, v, causal=causal, document=number, window=window, scale=scale)
     output, lse = reference.attention(
@@ -107,6 +107,7 @@ def linear_cross_entropy(
     or options that do not go together, and for what the implementation in force does not support.
     """
     cross_entropy.check(x, weight, labels, z_loss, label_smoothing, chunk_logits)
+    labels = labels.contiguous()
     chosen, options = _choose(x), {"z_loss": z_loss, "label_smoothing": label_smoothing}
     if chosen == "reference" or (chosen == "sdpa" and len(x) * len(weight) <= chunk_logits):
         return reference.linear_cross_entropy(x, weight, labels, **options)
@@ -121,7 +122,7 @@ def linear_cross_entropy(
 
 
 def use(name: str) -> AbstractContextManager[object]:
-    """Put the named implementation in force: from now on, or, in a `with` statement, until its end.
+    """Put the named implementation in force in this process: from now on, or, in a `with` statement, until its end.
 
     auto: triton for tensors on a GPU, sdpa for others. reference: written out in torch. sdpa: torch's own functions,
     as `scaled_dot_product_attention`, and the reference for what they lack. triton: kernels of our own, on a GPU or in
@@ -164,10 +165,11 @@ def _triton(
     _check_triton(q)
     if q.shape[3] > TRITON_HEAD_SIZE:
         raise ValueError(f"the Triton kernels take head sizes up to {TRITON_HEAD_SIZE}, got {q.shape[3]}; {INSTEAD}")
-    if scale <= 0:
+    if not scale > 0:
         raise ValueError(f"scale={scale}; the Triton kernels take one above 0, {INSTEAD}")
-    first, end = (None, None) if document is None else (document.first_BT, document.end_BT)
-    sink = None if sink is None else sink.float()
+    first, end = (None, None) if document is None else (tensor.int().contiguous() for tensor in document)
+    sink = None if sink is None else sink.float().contiguous()
+    window = 0 if window >= k.shape[1] else window
     return attention_op.attention(q, k, v, first, end, sink, causal, window, scale, softcap, hopper)
 
 
@@ -192,25 +194,33 @@ def _check(
         raise ValueError(f"k and v must have one shape; got {_shapes(q, k, v)}")
     if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
         raise ValueError(f"q and k must agree in batch and head size; got {_shapes(q, k, v)}")
-    if q.shape[2] % k.shape[2]:
+    if not k.shape[2] or not q.shape[3] or q.shape[2] % k.shape[2]:
         raise ValueError(f"{k.shape[2]} key-value heads must divide the {q.shape[2]} heads")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"q, k and v must have one dtype; got {q.dtype}, {k.dtype}, {v.dtype}")
+    tensors: tuple[Tensor, ...] = ()
     if document is not None:
-        numbers = document if isinstance(document, Tensor) else document.number_BT
-        if q.shape[1] != k.shape[1] or numbers.shape != q.shape[:2]:
+        tensors = (document,) if isinstance(document, Tensor) else document
+        if q.shape[1] != k.shape[1] or any(tensor.shape != q.shape[:2] for tensor in tensors):
             raise ValueError(
-                f"document {list(numbers.shape)} must be [batch, time], as many queries as keys; got {_shapes(q, k, v)}"
+                f"document {', '.join(str(list(tensor.shape)) for tensor in tensors)} must be [batch, time], as many "
+                f"queries as keys; got {_shapes(q, k, v)}"
             )
     if window < 0 or (window and not causal):
         raise ValueError(f"window={window} with causal={causal}; it must be at least 0, and 0 unless causal")
-    if softcap < 0:
+    if not softcap >= 0:
         raise ValueError(f"softcap={softcap}; it must be at least 0")
     if sink is not None and sink.shape != q.shape[2:3]:
         raise ValueError(f"sink {list(sink.shape)} must be [heads]; got {_shapes(q, k, v)}")
+    documents_and_sink = (*tensors, *(() if sink is None else (sink,)))
+    devices = {tensor.device for tensor in (q, k, v, *documents_and_sink)}
+    if len(devices) > 1:
+        raise ValueError(f"q, k, v, document and sink must be on one device; got {', '.join(map(str, devices))}")
 
 
 def _check_triton(tensor: Tensor) -> None:
+    if not HAS_TRITON:
+        raise ValueError(f"Triton is not installed; pip install 'loam[triton]', {INSTEAD}")
     if not tensor.is_cuda and not INTERPRETED:
         raise ValueError(f"the Triton kernels need tensors on a GPU, got {tensor.device}; move them, {INSTEAD}")
     if tensor.dtype not in TRITON_DTYPES:

@@ -78,7 +78,8 @@ def forward(
     if triton and x.numel():
         from kernels import cross_entropy_launch
 
-        log_sum_N, label_logit_N, total_N = cross_entropy_launch.statistics(x, weight, labels, smoothed=smoothed)
+        with torch.cuda.device_of(x):
+            log_sum_N, label_logit_N, total_N = cross_entropy_launch.statistics(x, weight, labels, smoothed=smoothed)
     else:
         with torch.autocast(x.device.type, enabled=False):
             log_sum_N, label_logit_N, total_N = _statistics(x, weight, labels, chunk_logits)
@@ -193,7 +194,8 @@ def _gradients(
     chunk_NW = x_NC.new_empty((len(x_NC), parts[0].stop))
     for part in parts:
         gradient_NW = chunk_NW[:, : part.stop - part.start]
-        cross_entropy_launch.gradient(upstream, x_NC, weight_VC, labels_N, log_sum_N, part, gradient_NW, **options)
+        with torch.cuda.device_of(x_NC):
+            cross_entropy_launch.gradient(upstream, x_NC, weight_VC, labels_N, log_sum_N, part, gradient_NW, **options)
         yield part, gradient_NW
 
 

@@ -166,7 +166,8 @@ def _rows(matrix: Tensor) -> Tensor:
 
 def _describable(matrix: Tensor) -> bool:
     """Whether a tensor descriptor can hold it: rows aligned to 16 bytes (CUDA's tensor map)."""
-    return matrix.stride(0) * matrix.element_size() % 16 == 0 and matrix.data_ptr() % 16 == 0
+    stride = matrix.stride(0) * matrix.element_size()
+    return stride > 0 and stride % 16 == 0 and matrix.data_ptr() % 16 == 0
 
 
 def _sources(tile: Tile, x_NC: Tensor, weight_VC: Tensor) -> tuple[Any, Any]:

@@ -10,19 +10,22 @@ from torch import Tensor
 
 
 class Documents(NamedTuple):
-    """Which document each token of a row belongs to, in the three forms that are needed; each int32 [batch, time].
+    """Where the document of each token of a row lies; both int32 [batch, time].
 
     Made once a batch, by `documents`, it spares every layer the work.
     """
 
-    number_BT: Tensor  # the same for the tokens of a document
-    first_BT: Tensor  # where the document begins in its row
+    first_BT: Tensor  # where the document begins in its row: no other document of the row has the same
     end_BT: Tensor  # the place behind its last token
 
 
 def documents(number_BT: Tensor) -> Documents:
-    """From the documents' numbers: int [batch, time], equal numbers in contiguous runs."""
-    number_BT = number_BT.to(torch.int32).contiguous()
+    """From the documents' numbers: int [batch, time]; each run of equal numbers is a document.
+
+    Raises ValueError for numbers that are no integers.
+    """
+    if number_BT.is_floating_point() or number_BT.is_complex():
+        raise ValueError(f"document must be integers, got {number_BT.dtype}")
     time = number_BT.shape[1]
     index_BT = torch.arange(time, dtype=torch.int32, device=number_BT.device).expand_as(number_BT)
     changes_BT = number_BT[:, 1:] != number_BT[:, :-1]
@@ -30,7 +33,7 @@ def documents(number_BT: Tensor) -> Documents:
     ends_BT = torch.nn.functional.pad(changes_BT, (0, 1), value=True)
     first_BT = torch.where(starts_BT, index_BT, 0).cummax(dim=1).values
     end_BT = torch.where(ends_BT, index_BT + 1, time).flip(1).cummin(dim=1).values.flip(1)
-    return Documents(number_BT, first_BT.to(torch.int32), end_BT.to(torch.int32))
+    return Documents(first_BT.to(torch.int32), end_BT.to(torch.int32))
 
 
 def documents_of(cumulative_lengths: Tensor, rows: int, time: int) -> Tensor:

@@ -170,6 +170,31 @@ def test_scores_far_from_zero(sign):
     assert (output[0, 1:] - v[0, :1]).abs().min() > 0  # more than the first key is seen
 
 
+@pytest.mark.parametrize("window", [70, 2**31 - 1, 2**31, 2**40])
+def test_a_window_beyond_everything_is_none(window):
+    found = []
+    for size in (0, window):
+        generator = torch.Generator().manual_seed(0)
+        q, k, v = (draw(generator, 1, 40, 1, 16, torch.float32).requires_grad_() for _ in range(3))
+        with kernels.use("triton"):
+            output = kernels.attention(q, k, v, window=size)
+        found.append([output, *torch.autograd.grad(output.square().sum(), (q, k, v))])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "lay", [lambda x: x.repeat_interleave(2)[::2], lambda x: x[:1].expand(4)], ids=["strided", "expanded"]
+)
+def test_a_sink_of_any_stride(lay):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (draw(generator, 1, 20, 4, 16, torch.float32) for _ in range(3))
+    sink = torch.randn(4, generator=generator)
+    with kernels.use("triton"):
+        assert torch.equal(
+            kernels.attention(q, k, v, sink=lay(sink)), kernels.attention(q, k, v, sink=lay(sink).clone().contiguous())
+        )
+
+
 def test_only_the_output_or_only_the_log_sum_exp_is_used():
     check(SHAPES["grouped"], torch.float32, {}, lse_matters=False)
     q, k, v = (torch.randn(1, 20, 2, 16, requires_grad=True) for _ in range(3))

@@ -244,3 +244,14 @@ def test_what_the_kernels_do_not_support_is_said():
     x, weight, labels = problem(4, 8, 9, torch.float64)
     with kernels.use("triton"), pytest.raises(ValueError, match=r"float16, float32, got torch\.float64"):
         kernels.linear_cross_entropy(x, weight, labels)
+
+
+def test_labels_of_any_stride():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(6, 16, generator=generator), torch.randn(11, 16, generator=generator)
+    table = torch.randint(0, 11, (6, 2), generator=generator)
+    for labels in (table[:, 0], torch.tensor([3]).expand(6)):
+        with kernels.use("triton"):
+            found = kernels.linear_cross_entropy(x, weight, labels)
+            expected = kernels.linear_cross_entropy(x, weight, labels.clone().contiguous())
+        assert found == expected

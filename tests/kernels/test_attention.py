@@ -143,6 +143,14 @@ def test_documents_and_their_numbers_are_the_same():
     assert made.first_BT.tolist()[0] == [0, 0, 0, 3, 3, 3, 3, 3, 8, 9, 9]
     assert made.end_BT.tolist()[0] == [3, 3, 3, 8, 8, 8, 8, 8, 9, 11, 11]
     assert torch.equal(kernels.attention(q, k, v, document=made), kernels.attention(q, k, v, document=DOCUMENT))
+    strided = kernels.Documents(*(tensor.T.contiguous().T for tensor in made))
+    assert torch.equal(kernels.attention(q, k, v, document=strided), kernels.attention(q, k, v, document=DOCUMENT))
+
+
+def test_each_run_is_a_document_whatever_its_number():
+    q, k, v = tensors(11, 11, 4, 2)
+    again = torch.tensor([[7, 7, 7, -1, -1, -1, -1, -1, 2**33 + 7, 7, 7], [5] * 11])
+    assert torch.equal(kernels.attention(q, k, v, document=again), kernels.attention(q, k, v, document=DOCUMENT))
 
 
 def test_unknown_name_lists_those_that_exist():
@@ -160,6 +168,11 @@ def test_unknown_name_lists_those_that_exist():
         ((4, 4, 2, 2), {"window": 2, "causal": False}, "causal"),
         ((4, 4, 2, 2), {"softcap": -1.0}, "softcap"),
         ((4, 4, 2, 2), {"sink": SINK}, "sink"),
+        ((4, 4, 4, 2), {"sink": SINK.to("meta")}, "one device"),
+        ((4, 4, 2, 2), {"softcap": float("nan")}, "softcap"),
+        ((11, 11, 2, 2), {"document": DOCUMENT.float()}, "integers"),
+        ((11, 11, 2, 2), {"document": kernels.Documents(DOCUMENT, DOCUMENT[:, :5])}, "document"),
+        ((4, 4, 2, 0), {}, "divide"),
     ],
 )
 def test_what_does_not_go_together_is_refused(shape, options, message):

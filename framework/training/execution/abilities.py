@@ -48,7 +48,7 @@ def _check_kernels(config: PretrainConfig) -> None:
         cuda or (kernels.INTERPRETED and config.kernels == "triton"),
         "kernels",
         f"{config.kernels} needs a GPU, and this machine has none",
-        "choose kernels=auto, or set TRITON_INTERPRET=1 to run its kernels, very slowly, on the CPU",
+        "choose kernels=auto, or kernels=triton with TRITON_INTERPRET=1 to run them, very slowly, on the CPU",
     )
     dtype = torch.float32 if config.precision.dtype == "fp32" else torch.bfloat16
     try:
