@@ -36,7 +36,7 @@ def test_opcheck(place, case):
     case = place.size(case)
     tensors = draw(case, place.device)
     document = tensors.options["document"]
-    bounds = (None, None) if document is None else kernels.documents(document)[1:]
+    bounds = (None, None) if document is None else kernels.documents(document)
     arguments = (*tensors.leaves[:3], *bounds, tensors.sink, True, 0, case.head_size**-0.5, 0.0)
     torch.library.opcheck(torch.ops.loam.attention.default, arguments)
 

@@ -44,7 +44,7 @@ def fused(batch=2, time=200, heads=3, head_size=64, dtype=torch.bfloat16):
 def run(module, q, k, v, *, causal=True, window=0, softcap=0.0, document=None, sink=None, scale=None):
     scale = scale or q.shape[-1] ** -0.5
     assert not module.obstacle(q, k, v, scale=scale)
-    first, end = (None, None) if document is None else documents(document)[1:]
+    first, end = (None, None) if document is None else documents(document)
     return module.forward(q, k, v, first, end, sink, causal=causal, window=window, scale=scale, softcap=softcap)
 
 
