@@ -34,7 +34,8 @@ def completion_routes(writer: Writer, model: str) -> APIRouter:
             told = offsets[number].of(part.tokens, part.likelihoods) if part.likelihoods else None
             return {"index": number, "text": part.text, "logprobs": told, "finish_reason": part.finish}
 
-        echoed = [Piece(_text(writer, asked.prompt[number // asked.n]) if asked.echo else "") for number in range(texts)]
+        echoes = [_text(writer, prompt) if asked.echo else "" for prompt in asked.prompt]
+        echoed = [Piece(echoes[number // asked.n]) for number in range(texts)]
         if asked.stream:
             opening = [choice(number, piece) for number, piece in enumerate(echoed) if piece.text]
             return await events(http, asked, batches, begin, opening, choice)
