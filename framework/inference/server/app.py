@@ -78,7 +78,10 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(http: HttpRequest, error: HTTPException) -> Response:
-        return Refusal(error.status_code, str(error.detail)).response(http.scope["loam"])
+        said = str(error.detail)
+        if error.status_code in (404, 405):
+            said = f"there is no {http.method} {http.url.path} here"
+        return Refusal(error.status_code, said).response(http.scope["loam"])
 
     @app.exception_handler(Exception)
     async def bug(http: HttpRequest, error: Exception) -> Response:

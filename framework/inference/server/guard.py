@@ -148,7 +148,7 @@ class Guard:
                 seconds,
                 exchange.prompt_tokens,
                 exchange.tokens,
-                f": {exchange.reason}" if exchange.reason else "",
+                f": {exchange.reason}"[:200] if exchange.reason else "",
             )
 
 

@@ -37,7 +37,7 @@ class Refusal(Exception):  # noqa: N818  (it is an answer)
 
     def response(self, exchange: Exchange) -> JSONResponse:
         """The answer; the exchange keeps why."""
-        exchange.reason = self.message
+        exchange.reason = " ".join(self.message.split())
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"

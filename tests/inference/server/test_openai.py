@@ -93,7 +93,9 @@ def test_a_chat_is_read_by_its_template(client, server, direct):
     assert found.choices[0].message.role == "assistant"
     assert found.choices[0].message.content == _greedy(model, tokenizer, _ids(chat, messages), 24)
     parts = [{"role": "developer", "content": "the soil"}]
-    parts += [{"role": "user", "content": [{"type": "text", "text": "the "}, {"type": "text", "text": "river <|end|>"}]}]
+    parts += [
+        {"role": "user", "content": [{"type": "text", "text": "the "}, {"type": "text", "text": "river <|end|>"}]}
+    ]
     again = client.chat.completions.create(model=server.model, messages=parts, max_completion_tokens=24, temperature=0)
     assert again.choices == found.choices
 
@@ -115,7 +117,13 @@ def _greedy(model, tokenizer, ids, count):
 
 
 def test_a_stream_is_the_same_answer_in_pieces(client, server):
-    asked = {"model": server.model, "messages": [{"role": "user", "content": "日本語"}], "n": 2, "seed": 1, "max_tokens": 30}
+    asked = {
+        "model": server.model,
+        "messages": [{"role": "user", "content": "日本語"}],
+        "n": 2,
+        "seed": 1,
+        "max_tokens": 30,
+    }
     whole = client.chat.completions.create(**asked)
     events = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
     texts, ends = ["", ""], [None, None]
