@@ -67,10 +67,7 @@ def test_a_conversation(visit, server):
     page.wait_for_selector(".under")
     assert page.locator(".user .said").inner_text() == words
     assert page.locator("#log img").count() == 0
-    messages = [
-        {"role": "system", "content": "the soil"},
-        {"role": "user", "content": "the <img src=x onerror=alert(1)> river"},
-    ]
+    messages = [{"role": "system", "content": "the soil"}, {"role": "user", "content": words}]
     asked = {"messages": messages, "temperature": 0, "max_tokens": 12, "top_p": 0.95}
     with server.client() as client:
         first = client.post("/v1/chat/completions", json=asked).json()["choices"][0]["message"]["content"]
@@ -102,9 +99,8 @@ def test_a_text_is_written_on(visit, server):
     page.keyboard.press("Enter")
     page.wait_for_selector(".under")
     page.get_by_role("button", name="Go on").click()
-    page.wait_for_function(
-        "document.querySelector('.given')?.textContent.length > 9 && document.querySelector('.under')"
-    )
+    page.wait_for_function("document.querySelector('.given').textContent.length > 9")
+    page.wait_for_selector(".under")
     with server.client() as client:
         asked = {"prompt": "the river", "temperature": 0, "max_tokens": 5, "top_p": 0.95}
         first = client.post("/v1/completions", json=asked).json()["choices"][0]["text"]
