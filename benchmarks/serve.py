@@ -4,8 +4,9 @@
     python -m benchmarks.serve --model runs/demo/model --tokens 128 --concurrency 1 8 64 --turns 3
 
 Each client sends one request after another and reads its answer as a stream. Beside it the decoder gets the same
-requests, so many at a time, in this process, without HTTP, JSON or threads. Both are greedy. Turns of the two alternate; printed are the medians. The
-clients share the processor with the server, so on few cores the server looks slower than to clients elsewhere.
+requests, so many at a time, in this process, without HTTP, JSON or threads. Both are greedy. Turns of the two
+alternate; printed are the medians. The clients share the processor with the server, so on few cores the server looks
+slower than to clients elsewhere.
 """
 
 import argparse
