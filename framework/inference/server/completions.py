@@ -23,6 +23,7 @@ def completion_routes(writer: Writer, model: str) -> APIRouter:
     @router.post("/v1/completions")
     async def completions(asked: CompletionRequest, http: HttpRequest) -> Response:
         require_model(asked.model, model)
+        writer.thread.check_number(len(asked.prompt) * asked.n)  # before all of them are read
         prompts = await writer.reader.read(lambda: [_tokens(writer, prompt) for prompt in asked.prompt])
         maximum = _MAXIMUM_TOKENS if asked.max_tokens is None else asked.max_tokens
         batches = writer.start(http, asked, prompts, maximum, asked.logprobs)

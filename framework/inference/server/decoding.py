@@ -154,8 +154,7 @@ class DecodingThread:
         """Let the texts wait for rows. Raises Refusal where there are too many of them."""
         if self.error is not None:
             raise Refusal(500, "the model failed; the server ends, its log says why")
-        if len(requests) > self._capacity:
-            raise Refusal(400, f"asks for {len(requests)} texts at once; this server takes {self._capacity}")
+        self.check_number(len(requests))
         if len(self._open) + len(requests) > self._capacity:
             wait = self.wait()
             raise Refusal(
@@ -170,6 +169,11 @@ class DecodingThread:
             self._open[key] = (answer, number, now)
             self._inbox.put(lambda key=key, request=request: self._submit(key, request))  # type: ignore[misc]
         return answer
+
+    def check_number(self, texts: int) -> None:
+        """Raise Refusal for more texts in one request than there is ever room for."""
+        if texts > self._capacity:
+            raise Refusal(400, f"asks for {texts} texts at once; this server takes {self._capacity}")
 
     def wait(self) -> int:
         """Whole seconds after which there is likely room."""
