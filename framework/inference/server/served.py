@@ -81,7 +81,7 @@ def _decoder(model: Transformer, tokenizer: Tokenizer, config: ServeConfig, posi
         if "memory" not in str(error):
             raise
         raise UserError(
-            f"rows: no memory for the keys and values of {config.rows} rows of {positions} tokens; lower rows or positions"
+            f"rows: no memory for keys and values of {config.rows} rows of {positions} tokens; lower rows or positions"
         ) from error
 
 

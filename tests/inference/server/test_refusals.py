@@ -220,6 +220,11 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_read(server, tmp_path)
         serve(config_of(tmp_path / "none"))
 
 
+def test_a_cache_that_does_not_fit_is_told(language):
+    with pytest.raises(UserError, match=r"^rows: no memory for keys and values of 100000000 rows of 4096 tokens"):
+        serve(config_of(language, rows=100_000_000))
+
+
 def test_a_missing_library_is_named(monkeypatch, language):
     import importlib.util
 
