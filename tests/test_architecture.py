@@ -26,7 +26,7 @@ ROOMS = {  # and the rooms that each may import
 LAZY = {"deepspeed", "lion_pytorch", "wandb", "transformers", "datatrove", "ray", "hydra", "omegaconf", "torchao"}
 LAZY |= {"triton", "fastwarc", "resiliparse", "mwxml", "mwparserfromhell", "ebooklib", "py3langid", "phonenumbers"}
 LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp", "tensorboard", "lm_eval", "sklearn"}
-LAZY |= {"bitsandbytes", "peft", "optuna"}
+LAZY |= {"bitsandbytes", "peft", "optuna", "jsonschema", "referencing"}
 HEAVY = LAZY | {"torch", "numpy", "rich", "sentencepiece", "safetensors", "webdataset"}
 
 FILES = {
