@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -35,6 +36,8 @@ FIELD = "completion"  # of a row of the output, which has all fields of the inpu
 _FREE = {"prompt", "prompts", "input", "output", "interactive", "echo", "system", "batch", "positions"}
 _FREE |= {"prefill_tokens", "model"}
 
+PROGRESS_SECONDS = 10
+
 Row = dict[str, Any]
 
 
@@ -51,7 +54,7 @@ def complete_file(config: GenerateConfig) -> int:
         done = _check_rows(config, output)
         model, tokenizer = load(config.model.path)
         prompts = Prompts(Path(config.model.path), tokenizer, config.template)
-        longest = _longest(config, prompts, model.config)
+        count, longest = _looked_through(config, prompts, model.config)
         rows = ((number, row) for number, _, row in islice(_rows(config.input), done, None))
         asked: dict[int, Row] = {}
 
@@ -61,13 +64,18 @@ def complete_file(config: GenerateConfig) -> int:
                 yield number, request_of(config, prompts.of_row(row))
 
         found = completions(config, model, tokenizer, requests(), judge, longest)
-        number = done - 1
+        begun = told = time.monotonic()
         for number, completion in enumerate(found, start=done):
             if completion.failed is not None and config.failed == "stop":
                 raise UserError(f"{config.input} row {number + 1}: {completion.failed}; failed=mark goes on")
             output.write(_line(asked.pop(number) | {FIELD: described(completion, tokenizer)}))
             output.flush()
-        return number + 1 - done
+            if (now := time.monotonic()) > told + PROGRESS_SECONDS:
+                told, rate = now, (number + 1 - done) / (now - begun)
+                print(
+                    f"{config.output}: {number + 1} of {count} rows, {rate:.2f} a second", file=sys.stderr, flush=True
+                )
+        return count - done
 
 
 def described(completion: Completion, tokenizer: Tokenizer) -> Row:
@@ -115,17 +123,20 @@ def _rows(location: str) -> Iterator[tuple[int, int, Row]]:
         number += 1
 
 
-def _longest(config: GenerateConfig, prompts: Prompts, model: ModelConfig) -> int:
-    """Positions of the longest row with its continuation; raises UserError naming the line of one without a prompt."""
-    longest = 0
-    for _, line, row in _rows(config.input):
+def _looked_through(config: GenerateConfig, prompts: Prompts, model: ModelConfig) -> tuple[int, int]:
+    """How many rows there are, and the positions of the longest with its continuation.
+
+    Raises UserError naming the line of one that cannot be continued.
+    """
+    count, longest = 0, 1
+    for count, (_, line, row) in enumerate(_rows(config.input), start=1):
         try:
             request = request_of(config, prompts.of_row(row))
             check_request(request, model, config.positions or sys.maxsize)
         except UserError as error:
             raise UserError(f"{config.input} line {line}: {error}") from error
         longest = max(longest, len(request.tokens) + request.maximum_tokens - 1)
-    return max(longest, 1)
+    return count, longest
 
 
 def _line(row: Row) -> bytes:
