@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import sha256
@@ -55,27 +55,39 @@ def complete_file(config: GenerateConfig) -> int:
         model, tokenizer = load(config.model.path)
         prompts = Prompts(Path(config.model.path), tokenizer, config.template)
         count, longest = _looked_through(config, prompts, model.config)
-        rows = ((number, row) for number, _, row in islice(_rows(config.input), done, None))
         asked: dict[int, Row] = {}
-
-        def requests() -> Iterator[tuple[int, Request]]:
-            for number, row in rows:
-                asked[number] = row
-                yield number, request_of(config, prompts.of_row(row))
-
-        found = completions(config, model, tokenizer, requests(), judge, longest)
-        begun = told = time.monotonic()
+        found = completions(config, model, tokenizer, _requests(config, prompts, done, asked), judge, longest)
+        tell = _progress(config.output, done, count)
         for number, completion in enumerate(found, start=done):
             if completion.failed is not None and config.failed == "stop":
                 raise UserError(f"{config.input} row {number + 1}: {completion.failed}; failed=mark goes on")
             output.write(_line(asked.pop(number) | {FIELD: described(completion, tokenizer)}))
             output.flush()
-            if (now := time.monotonic()) > told + PROGRESS_SECONDS:
-                told, rate = now, (number + 1 - done) / (now - begun)
-                print(
-                    f"{config.output}: {number + 1} of {count} rows, {rate:.2f} a second", file=sys.stderr, flush=True
-                )
+            tell(number + 1)
         return count - done
+
+
+def _requests(
+    config: GenerateConfig, prompts: Prompts, done: int, asked: dict[int, Row]
+) -> Iterator[tuple[int, Request]]:
+    """Number and request of each row that is not done; the row itself goes into `asked`."""
+    for number, _, row in islice(_rows(config.input), done, None):
+        asked[number] = row
+        yield number, request_of(config, prompts.of_row(row))
+
+
+def _progress(name: str, done: int, count: int) -> Callable[[int], None]:
+    """What says now and then how many rows there are of all, and how many come in a second."""
+    begun = told = time.monotonic()
+
+    def tell(rows: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now > told + PROGRESS_SECONDS:
+            told, rate = now, (rows - done) / (now - begun)
+            print(f"{name}: {rows} of {count} rows, {rate:.2f} a second", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def described(completion: Completion, tokenizer: Tokenizer) -> Row:
@@ -129,12 +141,13 @@ def _looked_through(config: GenerateConfig, prompts: Prompts, model: ModelConfig
     Raises UserError naming the line of one that cannot be continued.
     """
     count, longest = 0, 1
-    for count, (_, line, row) in enumerate(_rows(config.input), start=1):
+    for _, line, row in _rows(config.input):
         try:
             request = request_of(config, prompts.of_row(row))
             check_request(request, model, config.positions or sys.maxsize)
         except UserError as error:
             raise UserError(f"{config.input} line {line}: {error}") from error
+        count += 1
         longest = max(longest, len(request.tokens) + request.maximum_tokens - 1)
     return count, longest
 
