@@ -10,7 +10,7 @@ from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, Remo
 from framework.config.evaluate import EvaluateConfig, EvaluationConfig, MemorizationConfig, PerplexityConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.finetune import FinetuneConfig
-from framework.config.generate import GenerateConfig, ModelSource
+from framework.config.generate import GenerateConfig, HookConfig, ModelSource
 from framework.config.labelled import LabelledDataConfig
 from framework.config.model import ModelConfig, StartingModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
@@ -42,6 +42,7 @@ __all__ = [
     "GenerateConfig",
     "GuardConfig",
     "HarnessConfig",
+    "HookConfig",
     "LabelledDataConfig",
     "LimitsConfig",
     "LossConfig",
