@@ -10,6 +10,7 @@ import torch
 from framework.config import CompressConfig
 from framework.evaluation.models import open_subject
 from framework.evaluation.perplexity import Perplexity
+from framework.inference.classification import TextClassifier
 from framework.inference.generation import load_any
 from framework.model.cache import KeyValueCache
 from framework.model.huggingface import classes_of
@@ -42,14 +43,10 @@ class Measured:
 def measure(directory: Path, asked: Perplexity | None, config: CompressConfig) -> Measured:
     """Look at a directory. Raises UserError where it cannot be read, or cannot predict the held-out text."""
     disk = sum(file.stat().st_size for file in weight_files(directory))
-    if classes_of(directory) is not None:
-        from framework.inference.classification import TextClassifier
-
-        model = TextClassifier(directory).model
-    else:
-        model = load_any(directory)[0]
+    classifies = classes_of(directory) is not None
+    model = TextClassifier(directory).model if classifies else load_any(directory)[0]
     found = Measured(disk, _memory(model), _zeros(model))
-    if model.config.causal and config.speed_tokens and classes_of(directory) is None:
+    if model.config.causal and config.speed_tokens and not classifies:
         found.tokens_per_second = _speed(model, config.speed_tokens)
     if asked is not None:
         subject = open_subject(str(directory), directory.name, config.batch_tokens)

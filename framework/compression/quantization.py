@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from framework.config.compress import QuantizationConfig
-from framework.inference.integers import quiet_torchao
-from framework.model.integers import Integers, Scheme
+from framework.model.integers import Integers, Scheme, quiet_torchao
 
 
 def scheme_of(config: QuantizationConfig) -> Scheme:
@@ -28,7 +27,7 @@ def quantize(weight: Tensor, config: QuantizationConfig) -> Integers:
     else:
         ways = IntxChooseQParamsAlgorithm
         way = ways.HQQ_SCALE_ONLY if config.scales == "hqq" else ways.AFFINE
-        held = IntxUnpackedToInt8Tensor.from_hp(
-            weight.float(), (1, config.group), torch.int4, intx_choose_qparams_algorithm=way
-        )
+        bits = torch.int4  # type: ignore[attr-defined]
+        block = (1, config.group)
+        held = IntxUnpackedToInt8Tensor.from_hp(weight.float(), block, bits, intx_choose_qparams_algorithm=way)
     return Integers(held.qdata, held.scale.to(weight.dtype).reshape(len(weight), -1))

@@ -55,7 +55,11 @@ def write_changed(
         tensors: dict[str, Tensor] = {}
         for name, tensor in read_weights(source).items():
             new = changed.get(name, tensor)
-            tensors |= to_files(name, new, scheme) if isinstance(new, Integers) and scheme else {name: new}
+            if isinstance(new, Integers):
+                assert scheme is not None
+                tensors |= to_files(name, new, scheme)
+            else:
+                tensors[name] = new
         sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
         write_weights(partial, sizes, lambda name: tensors[name].contiguous(), 5_000_000_000)
         own = read_json(source / "provenance.json") if (source / "provenance.json").exists() else {}

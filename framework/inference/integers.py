@@ -1,13 +1,12 @@
 """Layers that compute with integer weights, by torchao, rather than with what the integers stand for."""
 
 import importlib.util
-import logging
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from framework.model.integers import Integers, Scheme
+from framework.model.integers import Integers, Scheme, quiet_torchao
 from framework.model.transformer import Transformer
 
 
@@ -31,12 +30,6 @@ def hold(model: Transformer, scheme: Scheme, integers: Mapping[str, Integers]) -
     return True
 
 
-def quiet_torchao() -> None:
-    """To be called before torchao is imported, which tells of every GPU library that it does without."""
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def _tensor(held: Integers, scheme: Scheme, dtype: torch.dtype) -> Tensor:
     """A tensor of torchao's, with which `nn.Linear` computes as with any."""
     quiet_torchao()
@@ -49,5 +42,5 @@ def _tensor(held: Integers, scheme: Scheme, dtype: torch.dtype) -> Tensor:
         inputs = QuantizeTensorToInt8Kwargs(granularity=PerRow()) if scheme.activations else None
         return Int8Tensor(held.values, held.scale, [1, columns], dtype, act_quant_kwargs=inputs)
     zero = torch.zeros_like(held.scale, dtype=torch.int8)
-    kind = torch.int4 if scheme.bits == 4 else torch.int8
+    kind = torch.int4 if scheme.bits == 4 else torch.int8  # type: ignore[attr-defined]
     return IntxUnpackedToInt8Tensor(held.values, held.scale, zero, kind, (1, scheme.group or columns), dtype, None)

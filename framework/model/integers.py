@@ -6,6 +6,7 @@ a group, for each so many inputs of an output. Layers other than the matrices of
 Source of the layout: https://github.com/vllm-project/compressed-tensors, formats `pack-quantized` and `int-quantized`.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,12 @@ def from_files(
             raise UserError(f"{file}: the integers of {layer[:-1]} are incomplete ({error}); copy it anew") from error
         found[f"{layer}weight"] = held
     return others, found
+
+
+def quiet_torchao() -> None:
+    """To be called before torchao is imported, which tells of every GPU library that it does without."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _pack(values: Tensor, bits: int) -> Tensor:

@@ -25,8 +25,15 @@ SHAPES = {
     "llama": {"hidden_size": 48, "heads": 3, "head_size": 16},
     "qwen3": {"hidden_size": 32, "heads": 2, "head_size": 16, "qk_norm": True},
     "gpt2": {
-        "norm": "layernorm", "activation": "gelu", "position": "learned", "heads": 4, "hidden_size": 32,
-        "head_size": 8, "attention_bias": True, "attention_output_bias": True, "mlp_bias": True,
+        "norm": "layernorm",
+        "activation": "gelu",
+        "position": "learned",
+        "heads": 4,
+        "hidden_size": 32,
+        "head_size": 8,
+        "attention_bias": True,
+        "attention_output_bias": True,
+        "mlp_bias": True,
     },
 }
 
