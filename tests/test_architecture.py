@@ -11,7 +11,7 @@ import pytest
 from tests.launch import ENVIRONMENT, ROOT
 
 FOUNDATION = {"errors", "checks", "places", "page", "config", "distributed", "composition", "app"}  # no entry points
-FOUNDATION |= {"columns", "failure", "files", "heartbeat", "job_store", "sweeping", "trial", "weights_and_biases"}
+FOUNDATION |= {"columns", "failure", "files", "heartbeat", "job_store", "rendezvous", "sweeping", "trial", "weights_and_biases"}
 ROOMS = {  # and the rooms that each may import
     "corpus": set(),
     "stream": set(),

@@ -1,6 +1,7 @@
 """Before the first step: does everything go together, and where does the run stand?"""
 
 import logging
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def checkpoint_to_resume(
 ) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
     """The checkpoint to go on from, and the orders of the data that the run has had."""
     store = open_store(run, config.checkpoint)
+    if not store.remote:
+        _require_shared(store)
     found = None
     if config.run.resume == "never":
         together(lambda: _refuse_existing(store))
@@ -86,6 +89,17 @@ def checkpoint_to_resume(
     for line in (*changes, *other_settings(state["config"], config)):
         say(line)
     return found, history
+
+
+def _require_shared(store: LocalStore) -> None:
+    """Raise UserError if a rank does not see what rank 0 writes: its part of a checkpoint would be lost to the others."""
+    name = distributed.broadcast(uuid.uuid4().hex)
+    together(lambda: store.set_mark(name) if distributed.rank() == 0 else None)
+    try:
+        together(lambda: store.require_mark(name))
+    finally:
+        if distributed.rank() == 0:
+            store.remove_mark(name)
 
 
 def _newest_of_this_model(store: LocalStore, config: TrainingConfig, stage: Stage) -> Checkpoint | None:
