@@ -48,8 +48,8 @@ def start() -> None:
     global _start_name
     if dist.is_initialized():
         return
-    _require_environment()
-    _name_interface()
+    require_environment()
+    name_interface()
     cuda = torch.cuda.is_available()
     if cuda:
         if local_rank() >= torch.cuda.device_count():
@@ -70,7 +70,7 @@ def start() -> None:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
 
-def _require_environment() -> None:
+def require_environment() -> None:
     """Raise UserError if the launcher has told half of what a rank needs: torch would take the rest for granted."""
     if world_size() == 1:
         return
@@ -86,7 +86,7 @@ def _require_environment() -> None:
             )
 
 
-def _name_interface() -> None:
+def name_interface() -> None:
     """Let gloo listen where rank 0's machine is reached from.
 
     Left alone it takes the address that the machine's own name has, which is loopback where /etc/hosts says 127.0.1.1,

@@ -4,6 +4,9 @@ A launcher would wait ten minutes for a node that is not there, and takes this m
 told nothing else. So before it starts, node 0 listens where its launcher is about to, and the other nodes come and say
 which node of how many they are. When all are there, all go on and the port is free again; else each node ends with one
 line.
+
+`framework.launcher` does so before torchrun. For other launchers `python -m framework.rendezvous` does it alone, with
+NODES, NODE_RANK, MASTER_ADDR and MASTER_PORT from the environment, and exit code 2 if nodes cannot meet.
 """
 
 import errno
@@ -94,8 +97,8 @@ def reach(meeting: Meeting) -> None:
                 problem = error.strerror or str(error)
         if time.monotonic() > deadline:
             raise UserError(
-                f"{meeting}: cannot be reached ({problem}, for {meeting.wait:g} s, NODES_WAIT); correct the address, or "
-                "see whether the job was started there, and whether a firewall is between"
+                f"{meeting}: cannot be reached ({problem}, for {meeting.wait:g} s, NODES_WAIT); correct the address, "
+                "or see whether the job was started there, and whether a firewall is between"
             )
         time.sleep(LOOK)
 
@@ -335,3 +338,29 @@ def _listed(nodes: list[int]) -> str:
 
 def _say(line: str) -> None:
     print(f"loam: {line}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Meet, as the environment says."""
+    try:
+        nodes, node, port = (_whole(name) for name in ("NODES", "NODE_RANK", "MASTER_PORT"))
+        if not os.environ.get("MASTER_ADDR"):
+            raise UserError("MASTER_ADDR: is not set; give the address of node 0, the same on every node")
+        if not 0 <= node < nodes:
+            raise UserError(f"NODE_RANK: is {node}, and there are {nodes} nodes; use 0 to {nodes - 1}")
+        if nodes > 1:
+            meet(Meeting(nodes, node, os.environ["MASTER_ADDR"], port, wait=patience()))
+    except UserError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+
+
+def _whole(name: str) -> int:
+    given = os.environ.get(name, "")
+    if not given.isdecimal():
+        raise UserError(f"{name}: {given!r} is no number; set it")
+    return int(given)
+
+
+if __name__ == "__main__":
+    main()

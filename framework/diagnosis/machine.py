@@ -5,7 +5,6 @@ import resource
 import shutil
 from pathlib import Path
 
-from framework import distributed
 from framework.diagnosis.finding import Finding, breaks, doubt
 from framework.page.wording import size
 
@@ -109,8 +108,3 @@ def check_gpus(ranks: int) -> list[Finding]:
         name = f"GPU {number}"
         findings.append(doubt(name, fact, "see with nvidia-smi who else is there") if busy else Finding(name, fact))
     return findings
-
-
-def ranks_here() -> int:
-    """Ranks of this job on this machine."""
-    return distributed.ranks_here()

@@ -108,7 +108,9 @@ def check_cuda() -> list[Finding]:
         return [Finding("CUDA", "no NVIDIA driver here: runs are on the CPU")]
     if torch.version.cuda is None:
         return [
-            doubt("CUDA", f"driver {version}, but this torch was built for CPUs", "install a torch for GPUs to use them")
+            doubt(
+                "CUDA", f"driver {version}, but this torch was built for CPUs", "install a torch for GPUs to use them"
+            )
         ]
     return [breaks("CUDA", f"driver {version or 'there'}, {_why_not()}", _remedy_for_cuda())]
 

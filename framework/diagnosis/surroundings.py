@@ -94,3 +94,8 @@ def _own_name(environment: Mapping[str, str]) -> list[Finding]:
 def environment_here() -> dict[str, str]:
     """Of this process."""
     return dict(os.environ)
+
+
+def interfaces() -> set[str]:
+    """Names of the network interfaces of this machine."""
+    return {name for _, name in socket.if_nameindex()}

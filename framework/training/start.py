@@ -92,7 +92,7 @@ def checkpoint_to_resume(
 
 
 def _require_shared(store: LocalStore) -> None:
-    """Raise UserError if a rank does not see what rank 0 writes: its part of a checkpoint would be lost to the others."""
+    """Raise UserError if a rank does not see what rank 0 writes: its part of a checkpoint would be lost."""
     name = distributed.broadcast(uuid.uuid4().hex)
     together(lambda: store.set_mark(name) if distributed.rank() == 0 else None)
     try:

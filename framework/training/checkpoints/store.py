@@ -106,8 +106,8 @@ class LocalStore:
         if not self._mark(name).exists():
             raise UserError(
                 f"{self._directory.resolve()}: {socket.gethostname()} does not see what rank 0 writes there; all nodes "
-                "have to: put run.directory on a disk that they share, or set checkpoint.directory=s3://... or to a path"
-                " on one"
+                "have to: put run.directory on a disk that they share, or set checkpoint.directory=s3://... or to "
+                "a path on one"
             )
 
     def remove_mark(self, name: str) -> None:
