@@ -14,7 +14,7 @@ from framework.page.wording import size
 
 ROOM = 10_000_000_000  # bytes free below which a few checkpoints may fill a disk
 SLOW = 50_000_000  # bytes a second: a checkpoint of 1e9 parameters, 12 GB, then takes four minutes
-PIECE = 1 << 22  # bytes written at once
+PIECE = 1 << 20  # bytes written at once
 SYNCS = 5  # small writes, each pushed to the disk
 
 

@@ -67,7 +67,7 @@ def checkpoint_to_resume(
 ) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
     """The checkpoint to go on from, and the orders of the data that the run has had."""
     store = open_store(run, config.checkpoint)
-    if not store.remote:
+    if not store.remote and distributed.ranks_here() < distributed.world_size():
         _require_shared(store)
     found = None
     if config.run.resume == "never":

@@ -222,3 +222,19 @@ def test_a_host_that_is_cut_off_is_named_and_the_run_goes_on_when_it_is_back(two
     assert [code for code, _, _ in results] == [0, 0], results
     assert "cut/step-0000000" in results[0][1]
     assert curve(records(a.disk / "runs" / "cut")) == expected
+
+
+@pytest.mark.slow
+def test_deepspeeds_launcher_starts_hosts_without_ssh(two):
+    a, b = two
+    for host in two:
+        (host.disk / "hostfile").write_text(f"# ours\n{a.address} slots=1\n\n{b.address} slots=1\n")
+    arguments = ("framework.doctor", "directory=/tmp", "disk_megabytes=4", "network_megabytes=1", "format=json")
+    results = ended(launch([a, b], *arguments, script="deepspeed.sh", HOSTFILE="hostfile", NODES=""))
+    assert [code for code, _, _ in results] == [0, 0], results
+    told = next(json.loads(out[out.index("{\n") : out.rindex("}") + 1]) for _, out, _ in results if "{\n" in out)
+    facts = {finding["subject"]: finding["fact"] for finding in told["findings"]}
+    assert "right on 2 ranks" in facts["gloo all-reduce"]
+    results = ended(launch([a, b], *arguments, script="deepspeed.sh", HOSTFILE="hostfile", MASTER_ADDR="localhost"))
+    assert [code for code, _, _ in results] == [2, 2]
+    assert all("means this machine alone on every machine" in err for _, _, err in results)
