@@ -47,7 +47,7 @@ def entry(
             # the deepspeed launcher adds --local_rank=N, which Hydra does not know
             sys.argv[1:] = composition.with_quoted_texts(arguments, schema)
             if apart:
-                sys.exit(_guarded(lambda: _alone(name, schema, task)))
+                distributed.leave(_guarded(lambda: _alone(name, schema, task)))
             elif distributed.rank() == 0:
                 distributed.leave(_guarded(lambda: _lead(name, schema, task, settle)))
             else:

@@ -3,6 +3,7 @@
 Needs root and iproute2. What runs in one reaches the others by the switch alone; the link of each can be cut.
 """
 
+import itertools
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from tests.launch import ENVIRONMENT, ROOT
 
 NETWORK = "10.77.0"
+_numbers = itertools.count()
 
 
 def missing() -> str:
@@ -35,13 +37,13 @@ def _ip(*arguments: str) -> None:
 class Host:
     """A host: `address`, `name`, and `disk`, a directory that it alone sees as /tmp/loam-disk, where it works."""
 
-    def __init__(self, number: int, folder: Path) -> None:
+    def __init__(self, number: int, folder: Path, group: str) -> None:
         self.number = number
         self.name = f"host-{'abc'[number]}"
         self.address = f"{NETWORK}.{number + 1}"
         self.disk = folder / self.name
         self.disk.mkdir()
-        self.space = f"loam-{os.getpid()}-{self.name}"
+        self.space = f"{group}-{self.name}"
         self._etc_hosts = folder / f"{self.name}.hosts"
         self.know({})
 
@@ -72,8 +74,9 @@ class Hosts:
     """`with Hosts(2, folder) as (a, b):` two hosts, and no more afterwards."""
 
     def __init__(self, count: int, folder: Path) -> None:
-        self._switch = f"loam-{os.getpid()}-switch"
-        self.hosts = [Host(number, folder) for number in range(count)]
+        group = f"loam-{os.getpid()}-{next(_numbers)}"
+        self._switch = f"{group}-switch"
+        self.hosts = [Host(number, folder, group) for number in range(count)]
 
     def __enter__(self) -> "Hosts":
         _ip("netns", "add", self._switch)

@@ -1,5 +1,6 @@
 """All-reduce over gloo and NCCL: is the sum right, and how fast does it come?"""
 
+import os
 import time
 from datetime import timedelta
 from typing import Any
@@ -31,6 +32,8 @@ def check_collectives(board: Board, patience: float, amount: int) -> list[Findin
     backends = {"gloo": torch.device("cpu")}
     if torch.cuda.is_available() and distributed.local_rank() < torch.cuda.device_count():
         backends["nccl"] = torch.device("cuda", distributed.local_rank())
+        torch.cuda.set_device(backends["nccl"])
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # or a collective that hangs would do so for good
     findings = []
     for backend, device in backends.items():
         named = dist.PrefixStore(backend, board.store)

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from framework import distributed, launcher
+from framework.errors import UserError
 from tests.curves import curve
 from tests.launch import ENVIRONMENT, ROOT, SMALL, records
 
@@ -80,7 +82,7 @@ def test_a_slurm_job_is_told_before_its_time_is_up_saves_and_queues_itself_again
     out, err = job.communicate(timeout=60)
     assert job.returncode == 75, out + err
     assert asked(slurm)[-1] == "scontrol requeue 4242"
-    assert "srun --kill-on-bad-exit=1 bash -c" in asked(slurm)[1]
+    assert "srun --kill-on-bad-exit=1 --cpu-bind=none bash -c" in asked(slurm)[1]
     stopped = len(records(tmp_path / "long"))
     assert 3 <= stopped < 400
     assert (tmp_path / "long" / "checkpoints" / f"step-{stopped:08d}" / "manifest.json").exists()
@@ -90,6 +92,48 @@ def test_a_slurm_job_is_told_before_its_time_is_up_saves_and_queues_itself_again
     assert f"taken up at step {stopped}" in out
     assert [step for step, *_ in curve(records(tmp_path / "long"))] == list(range(1, stopped + 3))
     assert asked(slurm)[-1].startswith("srun ")
+
+
+@pytest.mark.parametrize("missing", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_a_rank_that_was_told_half_of_what_it_needs_says_so(monkeypatch, missing):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    distributed.require_environment()
+    monkeypatch.delenv(missing)
+    with pytest.raises(UserError, match=f"{missing}: is not set, and WORLD_SIZE=2"):
+        distributed.require_environment()
+
+
+def options(*arguments):
+    """What torchrun's parser makes of these, as the launcher has it."""
+    from torch.distributed import run
+
+    parser = run.get_args_parser()
+    parser.set_defaults(master_addr="")
+    return parser.parse_args([*arguments, "-m", "framework.pretrain"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("--nnodes 2", "MASTER_ADDR: is not given, and there are 2 nodes"),
+        ("--nnodes two", "NODES: 'two' is no number of nodes"),
+        ("--nnodes 2 --node-rank 2 --master-addr 10.0.0.1", "NODE_RANK: is 2, and there are 2 nodes; use 0 to 1"),
+        ("--nnodes 2 --master-addr 127.0.0.1", "MASTER_ADDR=127.0.0.1, port 29500: means this machine alone"),
+        ("--nnodes 1:4 --rdzv-backend c10d --rdzv-endpoint localhost:29400", "--rdzv-endpoint=localhost, port 29400"),
+        ("--nnodes 2 --rdzv-backend c10d --rdzv-endpoint localhost:many", "--rdzv-endpoint: "),
+    ],
+    ids=["no-address", "no-number", "no-such-node", "localhost", "c10d", "no-port"],
+)
+def test_what_torchrun_would_wait_for_is_refused_at_once(arguments, line):
+    with pytest.raises(UserError) as refused:
+        launcher.look(options(*arguments.split()))
+    assert str(refused.value).startswith(line)
+
+
+def test_one_node_meets_nobody():
+    launcher.look(options("--standalone", "--nproc-per-node", "2"))
+    launcher.look(options("--nnodes", "1", "--master-addr", "localhost"))
 
 
 def test_a_slurm_job_with_a_mistake_is_not_queued_again(slurm):
