@@ -15,6 +15,7 @@ from framework.diagnosis.finding import Finding, Level, breaks, joined
 from framework.diagnosis.peers import Answer, Station
 
 MEGA = 1_000_000
+PATIENCE = 300.0  # seconds that the slowest disk, and many peers, may take
 
 
 def examine(config: DoctorConfig) -> list[Finding]:
@@ -34,7 +35,7 @@ def examine(config: DoctorConfig) -> list[Finding]:
         return [breaks("ranks", f"{ranks} of {board.ranks} were not heard of within {config.wait:g} s", remedy)]
     machines = len({(found["host"], found["address"]) for found in stations})
     found = _of_this_machine(config, machines) if distributed.local_rank() == 0 else None
-    said = board.exchange("machine", None if found is None else [asdict(one) for one in found], patience=600)
+    said = board.exchange("machine", None if found is None else [asdict(one) for one in found], patience=PATIENCE)
     places_ = [(stations[rank]["host"], [_revived(f) for f in facts]) for rank, facts in enumerate(said) if facts]
     findings = joined(places_)
     findings += _same_everywhere(board)
@@ -107,14 +108,14 @@ def _network(board: Board, stations: list[Any], config: DoctorConfig) -> list[Fi
     if board.ranks == 1:
         return []
     answers = peers.call_all(stations, board.rank, config.timeout)
-    told = board.exchange("answers", [None if one is None else asdict(one) for one in answers], patience=600)
+    told = board.exchange("answers", [None if one is None else asdict(one) for one in answers], patience=PATIENCE)
     table = [[None if one is None else Answer(**one) for one in row or []] for row in told]
     reach = peers.check_reach(stations, table)
     found = reach + peers.check_clocks(stations, [row[0] if row else None for row in table])
     if any(finding.breaks for finding in reach):
         return found  # collectives would only wait
     summed = collectives.check_collectives(board, config.timeout, config.network_megabytes * MEGA)
-    said = board.exchange("collectives", [asdict(one) for one in summed], patience=600)
+    said = board.exchange("collectives", [asdict(one) for one in summed], patience=PATIENCE)
     worst = [[_revived(fact) for fact in facts] for facts in said if facts]
     bad = joined([(f"rank {rank}", [f for f in facts if f.breaks]) for rank, facts in enumerate(worst)])
     return found + (bad or worst[0])

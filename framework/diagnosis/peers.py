@@ -48,7 +48,9 @@ class Station:
 
     def __init__(self, clock: Clock = time.time) -> None:
         self._clock = clock
-        self._listener = socket.create_server(("", 0), backlog=1024)
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        self._listener = socket.create_server(("", 0), family=family, backlog=1024, dualstack_ipv6=both)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._serve, name="doctor's station", daemon=True).start()
 
@@ -77,7 +79,8 @@ def own_address() -> str:
     port = int(os.environ.get("MASTER_PORT", "1"))
     interface = os.environ.get("GLOO_SOCKET_IFNAME") or rendezvous.interface_towards(master, port)
     numbers = rendezvous.own_addresses().get(interface or "", [])
-    return next((number for number in numbers if ":" not in number), "127.0.0.1")
+    plain = [number for number in numbers if ":" not in number]
+    return next(iter([*plain, *numbers]), "127.0.0.1")
 
 
 def call(address: str, port: int, patience: float, clock: Clock = time.time) -> Answer:

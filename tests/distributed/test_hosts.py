@@ -104,6 +104,17 @@ def test_an_address_that_means_this_machine_on_every_machine_is_refused(three):
     assert "is this machine's own address 10.77.0.2 (eth0), but this is node 1" in lines[0]
 
 
+def test_an_endpoint_of_c10d_is_reached_or_told(three):
+    a, b, _ = three
+    reach = MEET.replace("import Meeting, meet", "import Meeting, reach as meet").replace("29500,", "29400,")
+    server = a.start(sys.executable, "-m", "http.server", "29400")
+    results = ended([h.start(sys.executable, "-c", reach, "2", "-1", a.address, "10") for h in (a, b)])
+    server.kill()
+    assert [code for code, _, _ in results] == [0, 0], results
+    [(code, _, err)] = ended([b.start(sys.executable, "-c", reach, "2", "-1", a.address, "1")])
+    assert (code, "cannot be reached (Connection refused, for 1 s" in err) == (1, True)
+
+
 def test_a_port_that_is_taken_and_one_with_another_program_are_told(three):
     a, b, _ = three
     server = a.start(sys.executable, "-m", "http.server", "29500")
