@@ -8,6 +8,7 @@ demands of another is checked by the `check` methods, whose messages start with 
 from framework.config.adaptation import AdaptationConfig, AdapterConfig, FreezeConfig
 from framework.config.compress import CompressConfig
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
+from framework.config.doctor import DoctorConfig
 from framework.config.evaluate import EvaluateConfig, EvaluationConfig, MemorizationConfig, PerplexityConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.finetune import FinetuneConfig
@@ -34,6 +35,7 @@ __all__ = [
     "CompressConfig",
     "CorpusConfig",
     "DataConfig",
+    "DoctorConfig",
     "EmaConfig",
     "EvaluateConfig",
     "EvaluationConfig",
