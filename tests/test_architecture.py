@@ -11,7 +11,17 @@ import pytest
 from tests.launch import ENVIRONMENT, ROOT
 
 FOUNDATION = {"errors", "checks", "places", "page", "config", "distributed", "composition", "app"}  # no entry points
-FOUNDATION |= {"columns", "failure", "files", "heartbeat", "job_store", "sweeping", "trial", "weights_and_biases"}
+FOUNDATION |= {
+    "columns",
+    "failure",
+    "files",
+    "heartbeat",
+    "job_store",
+    "rendezvous",
+    "sweeping",
+    "trial",
+    "weights_and_biases",
+}
 ROOMS = {  # and the rooms that each may import
     "corpus": set(),
     "stream": set(),
@@ -21,6 +31,8 @@ ROOMS = {  # and the rooms that each may import
     "finetuning": {"model", "stream", "training", "evaluation", "inference"},
     "evaluation": {"model", "stream", "inference"},
     "planning": {"model"},
+    "compression": {"model", "inference", "evaluation"},
+    "diagnosis": set(),
 }
 # what a machine may lack (the extras of pyproject.toml), or what would make `--help` slow
 LAZY = {"deepspeed", "lion_pytorch", "wandb", "transformers", "datatrove", "ray", "hydra", "omegaconf", "torchao"}

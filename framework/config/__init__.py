@@ -6,7 +6,9 @@ demands of another is checked by the `check` methods, whose messages start with 
 """
 
 from framework.config.adaptation import AdaptationConfig, AdapterConfig, FreezeConfig
+from framework.config.compress import CompressConfig
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
+from framework.config.doctor import DoctorConfig
 from framework.config.evaluate import EvaluateConfig, EvaluationConfig, MemorizationConfig, PerplexityConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.finetune import FinetuneConfig
@@ -31,8 +33,10 @@ __all__ = [
     "BiasConfig",
     "CheckpointConfig",
     "ClusterConfig",
+    "CompressConfig",
     "CorpusConfig",
     "DataConfig",
+    "DoctorConfig",
     "EmaConfig",
     "EvaluateConfig",
     "EvaluationConfig",

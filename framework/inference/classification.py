@@ -22,6 +22,7 @@ class TextClassifier:
 
     Attributes:
         classes: what it tells apart.
+        model: what judges.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -33,12 +34,12 @@ class TextClassifier:
         self._tokenizer = load_tokenizer(tokenizer)
         model = assemble(config, state, classes=classes)
         assert isinstance(model, Classifier)
-        self._model = model.cuda() if torch.cuda.is_available() else model
+        self.model = model.cuda() if torch.cuda.is_available() else model
 
     @property
     def positions(self) -> int:
         """Tokens that it reads of a text, at most."""
-        return self._model.config.maximum_positions
+        return self.model.config.maximum_positions
 
     def probabilities(self, texts: Sequence[str | tuple[str, str]]) -> NDArray[np.float32]:
         """Of each class, [texts, classes]: those of a row sum to 1, unless a text may be of several classes.
@@ -66,7 +67,7 @@ class TextClassifier:
 
     def judge(self, texts: Sequence[list[int]]) -> NDArray[np.float32]:
         """The probabilities of texts as ids, in one pass."""
-        return self.classes.probabilities(class_logits(self._model, texts)).cpu().numpy()
+        return self.classes.probabilities(class_logits(self.model, texts)).cpu().numpy()
 
 
 def classify(path: str | os.PathLike[str], texts: Sequence[str | tuple[str, str]]) -> NDArray[np.float32]:
