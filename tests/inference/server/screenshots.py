@@ -6,7 +6,7 @@ python -m tests.inference.server.screenshots runs/demo/model runs/demo-definitio
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.inference.server.running import running
 from tests.inference.server.test_page import CHROMIUM, Visit
@@ -40,7 +40,7 @@ def conversation(browser, model: Path) -> None:
         one.settings(temperature=0, max_tokens=40)
         for number, question in enumerate(["What is a river?", "And a stone?"], 1):
             one.say(question)
-            one.page.wait_for_function(f"document.querySelectorAll('.under').length == {number}")
+            expect(one.page.locator(".under")).to_have_count(number)
         one.page.evaluate("document.activeElement.blur()")
         one.page.screenshot(path=IMAGES / "serve-phone.png")
 
