@@ -20,6 +20,7 @@ from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig
 from framework.config.pretrain import PretrainConfig
 from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
 from framework.config.report import ReportConfig
+from framework.config.serve import LimitsConfig, ServeConfig
 from framework.config.survival import CheckpointConfig, GuardConfig
 from framework.config.sweep import SweepConfig
 from framework.config.tasks import BiasConfig, HarnessConfig, TasksConfig
@@ -46,6 +47,7 @@ __all__ = [
     "GuardConfig",
     "HarnessConfig",
     "LabelledDataConfig",
+    "LimitsConfig",
     "LossConfig",
     "MemorizationConfig",
     "MemoryConfig",
@@ -64,6 +66,7 @@ __all__ = [
     "RunConfig",
     "SamplesConfig",
     "ScheduleConfig",
+    "ServeConfig",
     "ShardConfig",
     "StartingModelConfig",
     "SweepConfig",

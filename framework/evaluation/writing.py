@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from framework import heartbeat
-from framework.inference.sampling import distribution, draw
+from framework.inference import sampling as inference
 from framework.inference.text_stream import TextStream
 from framework.model.cache import KeyValueCache
 from framework.model.tokenizer import Tokenizer
@@ -101,10 +101,9 @@ def write_after(
 def _next(logits_BV: Tensor, pages: Sequence[_Page], sampling: Sampling) -> list[int]:
     if sampling.temperature == 0:
         return logits_BV.argmax(dim=-1).tolist()
-    probabilities_BV = distribution(
-        logits_BV, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
-    )
-    return [draw(row, page.generator) for row, page in zip(probabilities_BV, pages, strict=True)]
+    settings = inference.Sampling(sampling.temperature, sampling.top_k, sampling.top_p)
+    probabilities_BV = inference.distribution(logits_BV, [settings] * len(pages))
+    return inference.draw(probabilities_BV, [page.generator for page in pages])
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

@@ -7,7 +7,7 @@ import torch
 
 from framework.errors import UserError
 from framework.inference.integers import hold
-from framework.inference.sampling import distribution, draw
+from framework.inference.sampling import Sampling, distribution, draw
 from framework.inference.text_stream import TextStream
 from framework.model.cache import KeyValueCache
 from framework.model.huggingface import assemble, integers_of, read_model_directory
@@ -104,12 +104,13 @@ def generate_tokens(
     cache = KeyValueCache(
         model.config, 1, len(prompt) + maximum_tokens - 1, dtype=weight.dtype, device=weight.device
     )  # the last token is never read
-    generator = torch.Generator().manual_seed(seed)
+    sampling = Sampling(temperature, top_k, top_p, seed=seed)
+    generator = sampling.generator()
     unread = list(prompt)  # the whole prompt in one pass, then one token at a time
     for _ in range(maximum_tokens):
         with torch.inference_mode():
-            logits = model(torch.tensor([unread], device=weight.device), cache=cache, last_only=True)[0, -1]
-            token = draw(distribution(logits.cpu(), temperature=temperature, top_k=top_k, top_p=top_p), generator)
+            logits = model(torch.tensor([unread], device=weight.device), cache=cache, last_only=True)[:, -1]
+            token = draw(distribution(logits, [sampling]), [generator])[0]
         if token in end:
             return
         yield token

@@ -8,46 +8,11 @@ from framework.config import ModelConfig
 from framework.errors import UserError
 from framework.inference.generation import generate_text, generate_tokens, load
 from framework.model.huggingface import write_model_directory
-from framework.model.tokenizer import Tokenizer
+from tests.inference.models import Scripted, Spelled
 from tests.model import small_tokenizer
 from tests.model.shapes import CONFIGS, DECODERS, random_model
 
 every_shape = pytest.mark.parametrize("config", DECODERS.values(), ids=DECODERS.keys())
-
-
-class Spelled(Tokenizer):
-    """Token n is the n-th of the given pieces; token 0 begins and ends texts."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.pieces = pieces
-        self.begin, self.end, self.size = 0, frozenset({0}), len(pieces)
-
-    @property
-    def reserved(self) -> dict[str, int]:
-        return {}
-
-    def encode(self, text: str) -> list[int]:
-        return [self.pieces.index(bytes([byte])) for byte in text.encode()]
-
-    encode_whole = encode_controlled = encode_spelled = encode  # nobody asks here
-
-    def piece(self, token: int) -> bytes:
-        return self.pieces[token]
-
-
-class Scripted(torch.nn.Module):
-    """A model that says the given tokens, whatever it reads; it remembers what that was."""
-
-    def __init__(self, tokens: list[int], vocabulary_size: int) -> None:
-        super().__init__()
-        self.config = ModelConfig(vocabulary_size=vocabulary_size, hidden_size=8, heads=1, layers=1)
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.script = list(tokens)
-        self.read: list[int] = []
-
-    def forward(self, tokens, document=None, cache=None, last_only=False):
-        self.read += tokens[0].tolist()
-        return torch.nn.functional.one_hot(torch.tensor([[self.script.pop(0)]]), self.config.vocabulary_size).float()
 
 
 def say(tokens, tokenizer, prompt="", **options):
