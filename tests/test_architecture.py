@@ -21,6 +21,7 @@ ROOMS = {  # and the rooms that each may import
     "finetuning": {"model", "stream", "training", "evaluation", "inference"},
     "evaluation": {"model", "stream", "inference"},
     "planning": {"model"},
+    "compression": {"model", "inference", "evaluation"},
 }
 # what a machine may lack (the extras of pyproject.toml), or what would make `--help` slow
 LAZY = {"deepspeed", "lion_pytorch", "wandb", "transformers", "datatrove", "ray", "hydra", "omegaconf", "torchao"}

@@ -6,6 +6,7 @@ demands of another is checked by the `check` methods, whose messages start with 
 """
 
 from framework.config.adaptation import AdaptationConfig, AdapterConfig, FreezeConfig
+from framework.config.compress import CompressConfig
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
 from framework.config.evaluate import EvaluateConfig, EvaluationConfig, MemorizationConfig, PerplexityConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
@@ -30,6 +31,7 @@ __all__ = [
     "BiasConfig",
     "CheckpointConfig",
     "ClusterConfig",
+    "CompressConfig",
     "CorpusConfig",
     "DataConfig",
     "EmaConfig",

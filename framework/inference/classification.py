@@ -22,6 +22,7 @@ class TextClassifier:
 
     Attributes:
         classes: what it tells apart.
+        model: what judges.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -33,7 +34,7 @@ class TextClassifier:
         self._tokenizer = load_tokenizer(tokenizer)
         model = assemble(config, state, classes=classes)
         assert isinstance(model, Classifier)
-        self._model = model.cuda() if torch.cuda.is_available() else model
+        self.model = model.cuda() if torch.cuda.is_available() else model
 
     def probabilities(self, texts: Sequence[str | tuple[str, str]]) -> NDArray[np.float32]:
         """Of each class, [texts, classes]: those of a row sum to 1, unless a text may be of several classes.
@@ -44,7 +45,7 @@ class TextClassifier:
         """
         pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         ids = self._tokenizer.encode_whole(pairs)
-        longest = self._model.config.maximum_positions
+        longest = self.model.config.maximum_positions
         for number, tokens in enumerate(ids):
             if not 0 < len(tokens) <= longest:
                 raise UserError(f"text {number}: has {len(tokens)} tokens; the model reads 1 to {longest}")
@@ -52,7 +53,7 @@ class TextClassifier:
         found = np.empty((len(ids), len(self.classes.names)), dtype=np.float32)
         for start in range(0, len(order), BATCH):
             part = order[start : start + BATCH]
-            logits = class_logits(self._model, [ids[number] for number in part])
+            logits = class_logits(self.model, [ids[number] for number in part])
             found[part] = self.classes.probabilities(logits).cpu().numpy()
         return found
 

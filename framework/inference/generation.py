@@ -7,9 +7,10 @@ import torch
 
 from framework.errors import UserError
 from framework.inference.decoder import Decoder
+from framework.inference.integers import hold
 from framework.inference.request import Piece, Request
 from framework.inference.sampling import GREEDY, Sampling
-from framework.model.huggingface import assemble, read_model_directory
+from framework.model.huggingface import assemble, integers_of, read_model_directory
 from framework.model.tokenizer import Tokenizer, load_tokenizer
 from framework.model.transformer import Transformer
 
@@ -34,9 +35,11 @@ def load_any(path: str | PathLike[str]) -> tuple[Transformer, Tokenizer]:
     Raises UserError naming the file that is missing, damaged or not supported.
     """
     config, state, tokenizer = read_model_directory(path)
-    if torch.cuda.is_available():
-        return assemble(config, state, state["embedding.weight"].dtype).cuda(), load_tokenizer(tokenizer)
-    return assemble(config, state), load_tokenizer(tokenizer)
+    on_gpu = torch.cuda.is_available()
+    model = assemble(config, state, state["embedding.weight"].dtype).cuda() if on_gpu else assemble(config, state)
+    if held := integers_of(path):
+        hold(model, *held)
+    return model, load_tokenizer(tokenizer)
 
 
 def prompt_tokens(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
