@@ -39,6 +39,7 @@ LAZY = {"deepspeed", "lion_pytorch", "wandb", "transformers", "datatrove", "ray"
 LAZY |= {"triton", "fastwarc", "resiliparse", "mwxml", "mwparserfromhell", "ebooklib", "py3langid", "phonenumbers"}
 LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp", "tensorboard", "lm_eval", "sklearn"}
 LAZY |= {"bitsandbytes", "peft", "optuna", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+LAZY |= {"bitsandbytes", "peft", "optuna", "jsonschema", "referencing"}
 HEAVY = LAZY | {"torch", "numpy", "rich", "sentencepiece", "safetensors", "webdataset"}
 
 FILES = {

@@ -12,7 +12,7 @@ from framework.config.doctor import DoctorConfig
 from framework.config.evaluate import EvaluateConfig, EvaluationConfig, MemorizationConfig, PerplexityConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.finetune import FinetuneConfig
-from framework.config.generate import GenerateConfig, ModelSource
+from framework.config.generate import GenerateConfig, HookConfig, ModelSource
 from framework.config.labelled import LabelledDataConfig
 from framework.config.model import ModelConfig, StartingModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
@@ -46,6 +46,7 @@ __all__ = [
     "GenerateConfig",
     "GuardConfig",
     "HarnessConfig",
+    "HookConfig",
     "LabelledDataConfig",
     "LimitsConfig",
     "LossConfig",

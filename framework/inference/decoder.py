@@ -14,44 +14,12 @@ import torch
 from torch import Tensor
 
 from framework.checks import require, require_positive
-from framework.inference.request import Finish, Likelihood, Piece, Request
-from framework.inference.sampling import distribution, draw, penalised
-from framework.inference.text_stream import TextStream
+from framework.config import ModelConfig
+from framework.inference.continuation import Continuation, choose, likelihoods_of
+from framework.inference.request import Piece, Request
 from framework.model.cache import KeyValueCache, RowLengths
 from framework.model.tokenizer import Tokenizer
 from framework.model.transformer import Transformer
-
-
-class _Text:
-    """A continuation on its way. `unread`: tokens that the model has not read; `length`: how many it has."""
-
-    def __init__(self, number: int, request: Request, vocabulary: int, device: torch.device) -> None:
-        self.number = number
-        self.request = request
-        self.unread = list(request.tokens)
-        self.length = 0
-        self.written = 0
-        self.generator = request.sampling.generator()
-        self.stream = TextStream(request.stop)
-        self.seen_V: Tensor | None = None
-        if request.sampling.repetition_penalty != 1:
-            self.seen_V = torch.zeros(vocabulary, dtype=torch.bool, device=device)
-            self.seen_V[list(request.tokens)] = True
-
-    def add(self, token: int, likelihood: Likelihood | None, tokenizer: Tokenizer) -> Piece:
-        """What the token makes of the text."""
-        if token in tokenizer.end:
-            return Piece(self.stream.finish(), finish="stop")
-        self.unread = [token]
-        self.written += 1
-        if self.seen_V is not None:
-            self.seen_V[token] = True
-        text = self.stream.push(tokenizer.piece(token))
-        full = self.written == self.request.maximum_tokens
-        if full and not self.stream.stopped:
-            text += self.stream.finish()
-        finish: Finish | None = "stop" if self.stream.stopped else "length" if full else None
-        return Piece(text, (token,), () if likelihood is None else (likelihood,), finish)
 
 
 class Decoder:
@@ -63,7 +31,7 @@ class Decoder:
         prefill_tokens: of a prompt that a forward pass reads.
 
     What a text comes to does not depend on the others beside it, but for the rounding of products of other sizes.
-    Raises UserError for an encoder, and for more positions than the model has learned.
+    The model has to be causal.
     """
 
     def __init__(
@@ -74,18 +42,18 @@ class Decoder:
         require_positive("prefill_tokens", prefill_tokens)
         self._model, self._config = model, model.config
         self._tokenizer = tokenizer
-        self._limit = positions
-        if self._config.position == "learned":
-            self._limit = min(positions, self._config.maximum_positions)
+        self._positions = positions
+        learned = self._config.maximum_positions if self._config.position == "learned" else positions
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self._device = weight.device
-        self._cache = KeyValueCache(self._config, rows, self._limit, dtype=weight.dtype, device=weight.device)
+        capacity = min(positions, learned)
+        self._cache = KeyValueCache(self._config, rows, capacity, dtype=weight.dtype, device=weight.device)
         self._rows = rows
         self._prefill_tokens = prefill_tokens
         self._numbers = 0
-        self._waiting: deque[_Text] = deque()
-        self._reading: _Text | None = None  # its prompt is read in the row after those in writing
-        self._writing: list[_Text] = []  # in the rows of the cache, from the first
+        self._waiting: deque[Continuation] = deque()
+        self._reading: Continuation | None = None  # its prompt is read in the row after those in writing
+        self._writing: list[Continuation] = []  # in the rows of the cache, from the first
         self._read_last = False
 
     @property
@@ -108,9 +76,9 @@ class Decoder:
 
         Raises UserError where it does not fit into a row, or has a token that the model does not know.
         """
-        self._check(request)
+        check_request(request, self._config, self._positions)
         self._numbers += 1
-        self._waiting.append(_Text(self._numbers, request, self._config.vocabulary_size, self._device))
+        self._waiting.append(Continuation(self._numbers, request, self._config.vocabulary_size, self._device))
         return self._numbers
 
     def cancel(self, number: int) -> None:
@@ -134,7 +102,7 @@ class Decoder:
         self._read_last = False
         return self._write() if self._writing else []
 
-    def _read(self, text: _Text) -> list[tuple[int, Piece]]:
+    def _read(self, text: Continuation) -> list[tuple[int, Piece]]:
         """A part of a prompt; with the last one comes the first token of the continuation."""
         part, text.unread = text.unread[: self._prefill_tokens], text.unread[self._prefill_tokens :]
         cache = self._cache.row(len(self._writing), text.length)
@@ -160,9 +128,9 @@ class Decoder:
         tokens_BT = torch.tensor(tokens, device=self._device)
         return self._model(tokens_BT, cache=cache, last_only=True)[:, -1].float()
 
-    def _add(self, texts: list[_Text], logits_BV: Tensor) -> list[tuple[int, Piece]]:
-        tokens = _choose(texts, logits_BV)
-        likelihoods = _likelihoods(texts, logits_BV, tokens)
+    def _add(self, texts: list[Continuation], logits_BV: Tensor) -> list[tuple[int, Piece]]:
+        tokens = choose(texts, logits_BV)
+        likelihoods = likelihoods_of(texts, logits_BV, tokens)
         pieces = [
             (text.number, text.add(token, likelihood, self._tokenizer))
             for text, token, likelihood in zip(texts, tokens, likelihoods, strict=True)
@@ -182,53 +150,26 @@ class Decoder:
         if self._reading is not None:
             self._cache.copy_row(last + 1, last, self._reading.length)
 
-    def _check(self, request: Request) -> None:
-        tokens = len(request.tokens) + request.maximum_tokens - 1  # the last one is never read
-        room = self._limit - len(request.tokens) + 1
-        learned = self._config.position == "learned" and self._limit == self._config.maximum_positions
-        require(
-            tokens <= self._limit,
-            "maximum_tokens",
-            f"{request.maximum_tokens} after a prompt of {len(request.tokens)} exceed the {self._limit} positions "
-            + ("that the model has learned" if learned else "that there is room for"),
-            f"generate at most {room}" if room > 0 else "shorten the prompt",
-        )
-        vocabulary = self._config.vocabulary_size
-        odd = next((token for token in request.tokens if not 0 <= token < vocabulary), None)
-        require(odd is None, "prompt", f"has token {odd}, but the model {vocabulary}", "take the model's own tokenizer")
-        require(
-            (request.log_probabilities or 0) <= vocabulary,
-            "log_probabilities",
-            f"asks for {request.log_probabilities} alternatives of {vocabulary} tokens",
-            "lower it",
-        )
 
-
-def _choose(texts: Sequence[_Text], logits_BV: Tensor) -> list[int]:
-    """The next token of each text."""
-    if any(text.seen_V is not None for text in texts):
-        logits_BV = logits_BV.clone()
-        for row, text in enumerate(texts):
-            if text.seen_V is not None:
-                logits_BV[row] = penalised(logits_BV[row], text.seen_V, text.request.sampling.repetition_penalty)
-    tokens = logits_BV.argmax(dim=-1).tolist()
-    drawn = [row for row, text in enumerate(texts) if not text.request.sampling.greedy]
-    if drawn:
-        rows_BV = logits_BV if len(drawn) == len(texts) else logits_BV[drawn]
-        probabilities_BV = distribution(rows_BV, [texts[row].request.sampling for row in drawn])
-        for row, token in zip(drawn, draw(probabilities_BV, [texts[row].generator for row in drawn]), strict=True):
-            tokens[row] = token
-    return tokens
-
-
-def _likelihoods(texts: Sequence[_Text], logits_BV: Tensor, tokens: Sequence[int]) -> list[Likelihood | None]:
-    """Of the token of each text that asked for it."""
-    found: list[Likelihood | None] = [None] * len(texts)
-    for row, text in enumerate(texts):
-        count = text.request.log_probabilities
-        if count is not None:
-            log_V = logits_BV[row].log_softmax(dim=-1)
-            best = log_V.topk(count)
-            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            found[row] = Likelihood(log_V[tokens[row]].item(), tuple(pairs))
-    return found
+def check_request(request: Request, config: ModelConfig, positions: int) -> None:
+    """Raise UserError where a request has a token that the model does not know, or more than `positions` of them."""
+    tokens = len(request.tokens) + request.maximum_tokens - 1  # the last one is never read
+    learned = config.position == "learned" and config.maximum_positions <= positions
+    limit = config.maximum_positions if learned else positions
+    room = limit - len(request.tokens) + 1
+    require(
+        tokens <= limit,
+        "maximum_tokens",
+        f"{request.maximum_tokens} after a prompt of {len(request.tokens)} exceed the {limit} positions "
+        + ("that the model has learned" if learned else "that there is room for"),
+        f"generate at most {room}" if room > 0 else "shorten the prompt",
+    )
+    vocabulary = config.vocabulary_size
+    odd = next((token for token in request.tokens if not 0 <= token < vocabulary), None)
+    require(odd is None, "prompt", f"has token {odd}, but the model {vocabulary}", "take the model's own tokenizer")
+    require(
+        (request.log_probabilities or 0) <= vocabulary,
+        "log_probabilities",
+        f"asks for {request.log_probabilities} alternatives of {vocabulary} tokens",
+        "lower it",
+    )

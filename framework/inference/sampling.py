@@ -5,9 +5,10 @@ The order is that of transformers' processors: repetition penalty, temperature, 
 Shapes: B rows, V vocabulary.
 """
 
+import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -51,15 +52,25 @@ class Sampling:
         """Whether nothing is drawn."""
         return self.temperature == 0
 
+    def of(self, *numbers: int) -> "Sampling":
+        """The same settings for one text of several, whose random numbers follow from the seed and these numbers."""
+        if self.seed is None:
+            return self
+        digest = hashlib.sha256(repr((self.seed, *numbers)).encode()).digest()
+        return replace(self, seed=int.from_bytes(digest[:8], "big") >> 1)
+
     def generator(self) -> Generator:
         """The random numbers of one text, on the CPU whatever the model runs on."""
         return Generator().manual_seed(secrets.randbits(63) if self.seed is None else self.seed)
 
 
-def penalised(logits_V: Tensor, seen_V: Tensor, penalty: float) -> Tensor:
-    """Logits with the repetition penalty on the tokens where `seen_V`, bool, is true; see `Sampling`."""
-    punished_V = torch.where(logits_V > 0, logits_V / penalty, logits_V * penalty)
-    return torch.where(seen_V, punished_V, logits_V)
+GREEDY = Sampling(temperature=0.0)
+
+
+def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Logits with the repetition penalty on the tokens where `seen`, bool, is true; see `Sampling`."""
+    punished = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, punished, logits)
 
 
 def distribution(logits_BV: Tensor, samplings: Sequence[Sampling]) -> Tensor:

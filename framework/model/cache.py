@@ -73,11 +73,17 @@ class KeyValueCache:
 
     def row(self, number: int, length: int) -> "KeyValueCache":
         """One row as a cache of its own, over the same memory, of which `length` positions are filled."""
-        one = object.__new__(KeyValueCache)
-        one.keys = [keys[number : number + 1] for keys in self.keys]
-        one.values = [values[number : number + 1] for values in self.values]
-        one.length = length
-        return one
+        return self._part(slice(number, number + 1), length)
+
+    def rows(self, count: int) -> "KeyValueCache":
+        """The first rows as a cache of its own, over the same memory."""
+        return self._part(slice(count), self.length)
+
+    def _part(self, rows: slice, length: int) -> "KeyValueCache":
+        part = object.__new__(KeyValueCache)
+        part.keys, part.values = [keys[rows] for keys in self.keys], [values[rows] for values in self.values]
+        part.length = length
+        return part
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Let row `target` begin with the first `length` positions of row `source`."""
