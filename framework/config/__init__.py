@@ -6,14 +6,16 @@ demands of another is checked by the `check` methods, whose messages start with 
 """
 
 from framework.config.adaptation import AdaptationConfig, AdapterConfig, FreezeConfig
+from framework.config.cluster import ClusterConfig
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
 from framework.config.evaluate import EvaluateConfig, EvaluationConfig, MemorizationConfig, PerplexityConfig
-from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
+from framework.config.execution import MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.finetune import FinetuneConfig
 from framework.config.generate import GenerateConfig, ModelSource
 from framework.config.labelled import LabelledDataConfig
 from framework.config.model import ModelConfig, StartingModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
+from framework.config.plan import InferencePlanConfig, PlanConfig
 from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
 from framework.config.pretrain import PretrainConfig
 from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
@@ -41,6 +43,7 @@ __all__ = [
     "GenerateConfig",
     "GuardConfig",
     "HarnessConfig",
+    "InferencePlanConfig",
     "LabelledDataConfig",
     "LossConfig",
     "MemorizationConfig",
@@ -51,6 +54,7 @@ __all__ = [
     "OptimizerConfig",
     "ParallelConfig",
     "PerplexityConfig",
+    "PlanConfig",
     "PrecisionConfig",
     "PrepareConfig",
     "PretrainConfig",
