@@ -63,6 +63,7 @@ def run_hydra(name: str, schema: type, job: Callable[[Any], None]) -> None:
     _check_flags()
     Plugins.instance().register(LoamSweeper)  # which Hydra does not find by itself in an editable installation
     ConfigStore.instance().store(name=f"{name}_schema", node=_typed_defaults(schema))
+    ConfigStore.instance().store(name="loam", group="hydra/help", node=_help(name))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     task = _Task(job)
     try:
@@ -105,6 +106,18 @@ def _check_flags() -> None:
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     parser.parse_args()
+
+
+def _help(name: str) -> dict[str, str]:
+    """What `--help` prints: Hydra's own lists all groups, those of other entry points too."""
+    import yaml
+
+    defaults = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    groups = [group for entry in defaults if isinstance(entry, dict) for group in entry]
+    listed = "\n".join(f"{group}: {', '.join(_options(group))}" for group in groups)
+    chosen = f"== Groups: GROUP=OPTION ==\n\n{listed}\n\n" if groups else ""
+    template = "${hydra.help.header}\n\n" + chosen + "== Fields: FIELD=VALUE ==\n\n$CONFIG\n${hydra.help.footer}\n"
+    return {"app_name": name, "header": "", "footer": "", "template": template}
 
 
 def _typed_defaults(schema: type) -> Any:

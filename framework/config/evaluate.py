@@ -66,10 +66,9 @@ class MemorizationConfig:
 
 
 @dataclass
-class EvaluationConfig:
-    """What a model is asked while it is trained, beside the held-out loss."""
+class Questions:
+    """What a model is asked; a group without data asks nothing."""
 
-    every: int = 0  # steps between evaluations, and at the last step; 0: none
     batch_tokens: int = 8192  # tokens of a forward pass of one rank
     perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
     memorization: MemorizationConfig = field(default_factory=MemorizationConfig)
@@ -77,26 +76,30 @@ class EvaluationConfig:
     harness: HarnessConfig = field(default_factory=HarnessConfig)
     bias: BiasConfig = field(default_factory=BiasConfig)
 
-    def check(self) -> None:
-        require_not_negative("evaluation.every", self.every)
-        require_positive("evaluation.batch_tokens", self.batch_tokens)
+    def check_questions(self, prefix: str = "") -> None:
+        require_positive(f"{prefix}batch_tokens", self.batch_tokens)
         for part in (self.perplexity, self.memorization, self.tasks, self.harness, self.bias):
             part.check()
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluationConfig(Questions):
+    """What a model is asked while it is trained, beside the held-out loss."""
+
+    every: int = 0  # steps between evaluations, and at the last step; 0: none
+
+    def check(self) -> None:
+        require_not_negative("evaluation.every", self.every)
+        self.check_questions("evaluation.")
+
+
+@dataclass
+class EvaluateConfig(Questions):
     """`python -m framework.evaluate`: model directories to results.json and report.html."""
 
     model: ModelSource = field(default_factory=ModelSource)
     models: list[str] = field(default_factory=list)  # several model directories; each is compared with the first
     output: str = ""  # directory for results.json and report.html
-    batch_tokens: int = 8192  # tokens of a forward pass of one rank
-    perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
-    memorization: MemorizationConfig = field(default_factory=MemorizationConfig)
-    tasks: TasksConfig = field(default_factory=TasksConfig)
-    harness: HarnessConfig = field(default_factory=HarnessConfig)
-    bias: BiasConfig = field(default_factory=BiasConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
     @property
@@ -114,11 +117,6 @@ class EvaluateConfig:
         repeated = [path for path in self.models if self.models.count(path) > 1]
         require(not repeated, "models", f"names {(repeated or [''])[0]} twice", "name each once")
         require(bool(self.output), "output", "is missing", "name a directory for results.json and report.html")
-        require_positive("batch_tokens", self.batch_tokens)
-        self.perplexity.check()
-        self.memorization.check()
-        self.tasks.check()
-        self.harness.check()
-        self.bias.check()
+        self.check_questions()
         self.tracker.check()
         require(self.tracker.name != "tensorboard", "tracker.name", "is tensorboard", "choose none | wandb")

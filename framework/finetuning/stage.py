@@ -207,10 +207,14 @@ class Finetuning(ABC):
 
     def provenance(self, step: int, tokens: int, held_out: dict[str, HeldOut], origin: str) -> dict[str, Any]:
         """Where the model comes from, for provenance.json and the model card."""
-        config = self.config
+        config, adapter = self.config, self.config.adapter
+        told = {
+            "adapter": f"{adapter.name} of rank {adapter.rank}, alpha {adapter.alpha:g}, on the base it started from"
+        }
         return {
             "run": config.run.name,
             "task": config.task.name,
+            **(told if adapter.name != "none" else {}),
             "step": step,
             "tokens_seen": tokens,
             "config": asdict(config),

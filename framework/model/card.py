@@ -26,6 +26,7 @@ print(classify("A text, read from its beginning."))"""
 def model_card(facts: Mapping[str, Any], config: ModelConfig, classes: Classes | None = None) -> str:
     """Markdown; `facts` are those of `provenance.json`."""
     short = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
+    short |= {"started from": base["path"]} if (base := facts.get("started_from")) else {}
     rows = "\n".join(f"| {key} | {value} |" for key, value in short.items())
     shape = "\n".join(f"| {field.name} | {getattr(config, field.name)} |" for field in fields(ModelConfig))
     pipeline_tag, example, what = _use(config, classes)

@@ -257,6 +257,9 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if (file.parent / "adapter_config.json").exists():
+            problem = f"{file.parent}: is an adapter, which needs its base; give the model directory merged of the two,"
+            raise UserError(f"{problem} which fine-tuning hands over beside it") from error
         raise UserError(f"{file}: is missing; give a complete model directory") from error
     except (ValueError, OSError) as error:
         raise UserError(f"{file}: is no readable json ({error}); copy the file anew") from error

@@ -13,7 +13,7 @@ from framework.model.classifier import Classifier, class_logits
 from framework.model.tokenizer import load_tokenizer
 from framework.model.transformer import Transformer
 
-TOLERANCE = 1e-4  # on logits in fp32, relative to the largest one where that exceeds 1
+TOLERANCE = 1e-4  # on logits and hidden states in fp32, relative to the largest one where that exceeds 1
 _TEXTS = (
     "A text.",
     "Another text, which goes on for a little longer than the first one.",
@@ -28,13 +28,16 @@ def probe(config: ModelConfig) -> Tensor:
     return torch.randint(config.vocabulary_size, (2, length), generator=torch.Generator().manual_seed(0))
 
 
-def require_equal(how: str, logits: Tensor, expected: Tensor) -> float:
-    """The largest difference of logits, which must be rounding."""
+def require_equal(how: str, found: Tensor, expected: Tensor, *, of: str = "model directory: {}, its logits") -> float:
+    """The largest difference, which must be rounding.
+
+    how: in which the numbers were `found`; of: what they are numbers of.
+    """
     tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
-    difference = (logits - expected).abs().max().item()
+    difference = (found - expected).abs().max().item()
     if not difference <= tolerance:  # NaN is no agreement
         raise UserError(
-            f"model directory: {how}, its logits differ by {difference:.2g}, and at most "
+            f"{of.format(how)} differ by {difference:.2g}, and at most "
             f"{tolerance:.2g} is rounding; it was not written, report this with its configuration"
         )
     return difference

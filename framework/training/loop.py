@@ -25,7 +25,6 @@ from framework.training.checkpoints.store import open_store
 from framework.training.checkpoints.writer import CheckpointWriter
 from framework.training.engine import Engine, StepResult
 from framework.training.execution.determinism import make_deterministic
-from framework.training.handoff import handed_over
 from framework.training.optimization.optimizer import trainable
 from framework.training.optimization.schedule import learning_rate_factor
 from framework.training.record import summary
@@ -39,7 +38,7 @@ from framework.training.record.step import record_of
 from framework.training.record.tally import Tally
 from framework.training.record.tracker import open_tracker
 from framework.training.stage import HeldOut, Stage
-from framework.training.start import checkpoint_to_resume, say
+from framework.training.start import checkpoint_to_resume, is_finished, say
 from framework.training.survival.guard import Action, Guard, remedy_for_divergence
 from framework.training.survival.watchdog import Watchdog
 from framework.training.watching.memory import usage
@@ -63,7 +62,7 @@ def train(config: Config, open_stage: Callable[[Config], Stage]) -> None:
     run = Path(config.run.directory) / config.run.name
     stage = open_stage(config)
     found, history = checkpoint_to_resume(run, config, stage)
-    if found is not None and found.state["step"] >= config.schedule.steps and handed_over(run):
+    if found is not None and is_finished(found, run, config):
         say(f"{run}: complete and sound at step {found.state['step']}, nothing to do")
         summary.show(run, stage)
         if distributed.rank() == 0 and not (run / "report.html").exists():

@@ -17,6 +17,7 @@ from framework.stream.manifest import Manifest, copy_tokenizer
 from framework.training.checkpoints.identity import orders, other_settings, require_same_optimizer
 from framework.training.checkpoints.reader import Checkpoint, newest_sound
 from framework.training.checkpoints.store import LocalStore, open_source, open_store
+from framework.training.handoff import handed_over
 from framework.training.optimization.optimizer import check_no_decay
 from framework.training.origin import check_tokenizer
 from framework.training.stage import Stage
@@ -83,9 +84,17 @@ def checkpoint_to_resume(
     history, changes = together(
         lambda: orders(state["orders"], now, found.place, state["sequences"], stage.allow_change)
     )
-    for line in (*changes, *other_settings(state["config"], config)):
+    finished = is_finished(found, run, config)
+    for line in changes:
         say(line)
+    for line in other_settings(state["config"], config):
+        say(f"{line}, {'which a run that is complete does not take up' if finished else 'from here on'}")
     return found, history
+
+
+def is_finished(found: Checkpoint, run: Path, config: TrainingConfig) -> bool:
+    """Whether all steps are done, and the model was handed over."""
+    return found.state["step"] >= config.schedule.steps and handed_over(run)
 
 
 def _newest_of_this_model(store: LocalStore, config: TrainingConfig, stage: Stage) -> Checkpoint | None:

@@ -113,7 +113,8 @@ def test_the_same_command_again_finds_the_run_complete_and_changes_nothing(finis
     before = contents(finished)
     assert {"config.yaml", "metrics.jsonl", "summary.json", "model/config.json"} <= before.keys()
     places = (f"run.directory={finished.parent}", "run.name=finished", f"data.path={data}")
-    done = run("framework.pretrain", *SMALL, *places, *TO_THE_END)
+    done = run("framework.pretrain", *SMALL, *places, *TO_THE_END, "optimizer.learning_rate=0.5")
     assert done.returncode == 0, done.stderr
+    assert "is 0.5, which a run that is complete does not take up" in done.stdout
     assert f"{finished}: complete and sound at step 12, nothing to do" in done.stdout
     assert contents(finished) == before

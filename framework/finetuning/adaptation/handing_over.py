@@ -23,8 +23,7 @@ from framework.model.classifier import Classes
 from framework.model.families import family_of
 from framework.model.huggingface import parameter_shapes
 from framework.model.tensor_names import tensor_rules
-
-TOLERANCE = 1e-4  # on hidden states and logits in fp32, relative to the largest one where that exceeds 1
+from framework.model.verifying import probe, require_equal
 
 
 def whole_state(
@@ -49,7 +48,7 @@ def whole_state(
     if adapter.name == "qlora":
         whole |= {f"{name}.weight": round_trip(base[f"{name}.weight"]) for name in updates}
     merged = merge(whole, updates)
-    _require_equal("merged", _hidden(merged, config, {}), _hidden(whole, config, updates))
+    _equal("merged", _hidden(merged, config, {}), _hidden(whole, config, updates))
     return merged
 
 
@@ -122,17 +121,16 @@ def _verify(
     found = read_adapter(directory, config)
     if any(not torch.equal(found.saved[name], tensor) for name, tensor in saved.items()):
         raise UserError(f"{directory}: a module that was saved came back changed; report this with the configuration")
-    difference = _require_equal("read back", _hidden(state, config, found.updates), expected)
+    difference = _equal("read back", _hidden(state, config, found.updates), expected)
     verdict = {"verified_with": "loam", "maximum_difference": difference}
     if importlib.util.find_spec("peft") and importlib.util.find_spec("transformers"):
-        difference = _require_equal("read back by peft", _peft_hidden(directory, config, classes), expected)
+        difference = _equal("read back by peft", _peft_hidden(directory, config, classes), expected)
         verdict = {"verified_with": "peft", "maximum_difference": difference}
     return verdict
 
 
-def _tokens(config: ModelConfig) -> Tensor:
-    length = min(64, config.maximum_positions)
-    return torch.randint(config.vocabulary_size, (2, length), generator=torch.Generator().manual_seed(0))
+def _equal(how: str, hidden: Tensor, expected: Tensor) -> float:
+    return require_equal(how, hidden, expected, of="adapter: {}, its hidden states")
 
 
 @torch.no_grad()
@@ -140,7 +138,7 @@ def _hidden(state: Mapping[str, Tensor], config: ModelConfig, updates: Updates) 
     """Last hidden states, of which every task makes the same from here on; so no output projection is needed."""
     shape = replace(config, tied_embeddings=True)
     backbone = {name: state[name] for name in parameter_shapes(shape)}
-    return assemble_adapted(shape, backbone, updates)(_tokens(config), head=lambda x_BTC, weight_VC: x_BTC)
+    return assemble_adapted(shape, backbone, updates)(probe(config), head=lambda x_BTC, weight_VC: x_BTC)
 
 
 @torch.no_grad()
@@ -160,16 +158,4 @@ def _peft_hidden(directory: Path, config: ModelConfig, classes: Classes | None) 
         kind = transformers.AutoModelForCausalLM if config.causal else transformers.AutoModelForMaskedLM
         model = kind.from_pretrained(base, dtype=torch.float32)
     adapted: Any = PeftModel.from_pretrained(model, directory).eval().get_base_model()
-    return getattr(adapted, adapted.base_model_prefix)(_tokens(config)).last_hidden_state
-
-
-def _require_equal(how: str, hidden: Tensor, expected: Tensor) -> float:
-    """The largest difference, which must be rounding."""
-    tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
-    difference = (hidden - expected).abs().max().item()
-    if not difference <= tolerance:  # NaN is no agreement
-        raise UserError(
-            f"adapter: {how}, its hidden states differ by {difference:.2g}, and at most {tolerance:.2g} is rounding; "
-            "it was not written, report this with its configuration"
-        )
-    return difference
+    return getattr(adapted, adapted.base_model_prefix)(probe(config)).last_hidden_state

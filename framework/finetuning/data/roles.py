@@ -1,7 +1,7 @@
 """Which column of a file is what: by the name it goes by, or as `data.columns` says."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from framework.errors import UserError
@@ -72,9 +72,10 @@ def require_columns(location: str, columns: Columns, needed: Iterable[str], role
     for role in needed:
         if role not in columns:
             aliases = roles[role]
+            taken = {name for column in columns.values() for name in _listed(column)}
             raise UserError(
                 f"{location}: no column is known to hold the {role} ({', '.join(aliases)}); "
-                f"{_there_are(aliases, names)}; name it with data.columns.{role}=COLUMN"
+                f"{_there_are(aliases, names, taken)}; name it with data.columns.{role}=COLUMN"
             )
 
 
@@ -82,8 +83,9 @@ def _listed(column: Any) -> list[str]:
     return [column] if isinstance(column, str) else [str(name) for name in column]
 
 
-def _there_are(meant: Iterable[str], names: list[str]) -> str:
-    """The columns there are, and the one that was probably meant."""
-    near = [match for name in meant for match in difflib.get_close_matches(name, names, n=1)]
+def _there_are(meant: Iterable[str], names: list[str], taken: Collection[str] = ()) -> str:
+    """The columns there are, and the one that was probably meant, which is none that holds something else."""
+    free = [name for name in names if name not in taken]
+    near = [match for name in meant for match in difflib.get_close_matches(name, free, n=1)]
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"it has {', '.join(map(repr, names)) or 'none'}{hint}"

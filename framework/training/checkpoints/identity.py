@@ -79,7 +79,7 @@ def other_settings(saved: dict[str, Any], config: TrainingConfig) -> list[str]:
     """A line for each setting that may change over a run, has changed, and changes what is learnt."""
     now = asdict(config)
     return [
-        f"{group}.{field}: was {was}, is {now[group][field]} from here on"
+        f"{group}.{field}: was {was}, is {now[group][field]}"
         for group in ("batch", "loss", "optimizer", "schedule", "ema", "precision", "guard")
         for field, was in saved.get(group, {}).items()
         if field != "micro" and _plain(now[group].get(field)) != was
