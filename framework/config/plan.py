@@ -9,6 +9,7 @@ from framework.config.data import BatchConfig, DataConfig
 from framework.config.finetune import TaskConfig
 from framework.config.optimization import ScheduleConfig
 from framework.config.pretrain import PretrainConfig
+from framework.config.training import TrainingConfig
 
 PURPOSES = ("pretrain", "finetune", "inference")
 # bytes of a number, the scales of those that have any included: one in bf16 for 64 of them
@@ -86,7 +87,6 @@ class PlanConfig(PretrainConfig, AdaptationConfig):
             self.parallel.check_model(self.model)
             self.inference.check(self.model.maximum_positions)
             return
-        super().check(self.cluster.gpus)
         self.task.check()
         require(
             self.purpose == "finetune" or self.trains_all,
@@ -94,4 +94,11 @@ class PlanConfig(PretrainConfig, AdaptationConfig):
             "is pretrain, which trains all weights",
             "choose purpose=finetune, or leave adapter and freeze out",
         )
+        if self.purpose == "pretrain":
+            super().check(self.cluster.gpus)
+            return
+        TrainingConfig.check(self, self.cluster.gpus)  # objective and lanes are pretraining's
+        self.check_steps()
         self.check_adaptation(self)
+        self.batch.check(1, self.parallel.data_ranks(self.cluster.gpus))
+        self._check_lengths()

@@ -13,7 +13,7 @@ and torch's, make them again. It is what Korthikanti et al. (arXiv:2205.05198, s
 masks, for a GELU network with as many key-value heads as heads and I = 4 C: 2 (4 C + 4 C + 8 C) = 32 of their 34 bytes
 a number of the hidden size, less 3 for masks, plus 2 x 0.5 for the way norms are written here.
 
-Where torch computes RMSNorm on a CPU it keeps the normalised input besides, and attention a mask of each row, B T T.
+Torch's attention keeps a mask of each row besides, B T T, and its RMSNorm on a CPU the normalised input.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from framework.config import ModelConfig, TrainingConfig
 from framework.planning.parameters import Parameters
 
 FP32 = 4
+TORCH = ("sdpa", "reference")  # of `kernels`
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Pass:
         tokens: of them that this rank has, all rows together.
         length: of a row, which attention sees whole.
         number: bytes of a number of the working precision.
-        cpu: whether torch's own functions compute, on a CPU.
+        cpu: whether it is on a CPU, where torch's functions compute.
+        masks: whether attention is torch's, which makes a mask of the documents.
         tensor, sequence: ranks that share a layer, and a row.
     """
 
@@ -42,6 +44,7 @@ class Pass:
     length: int
     number: int
     cpu: bool
+    masks: bool
     tensor: int
     sequence: int
 
@@ -55,6 +58,7 @@ def pass_of(config: TrainingConfig, rows: int) -> Pass:
         length=length,
         number=FP32 if config.precision.dtype == "fp32" else 2,
         cpu=config.cluster.device == "cpu",
+        masks=config.cluster.device == "cpu" or config.kernels in TORCH,
         tensor=config.parallel.tensor,
         sequence=config.parallel.sequence,
     )
@@ -81,8 +85,8 @@ def block_bytes(model: ModelConfig, one: Pass) -> float:
     found += one.tokens * model.heads / one.tensor * FP32  # log-sum-exp
     if model.qk_norm:
         found += norm_bytes(model, queries + keys, one) - one.tokens * (queries + keys) * one.number
-    if one.cpu:
-        found += one.rows * one.length**2 * one.number  # the mask that attention adds
+    if one.masks:
+        found += one.rows * one.length**2 * one.number
     return found
 
 
@@ -114,7 +118,7 @@ def loss_bytes(config: TrainingConfig, one: Pass) -> float:
     logits = one.tokens * vocabulary
     chunk = min(logits, chunk_tokens(config.loss, vocabulary) * vocabulary)
     weight = vocabulary * hidden * one.number  # its gradient, which is whole before it is added to the others
-    if one.cpu or config.kernels in ("sdpa", "reference"):
+    if one.masks:
         if logits <= chunk or config.kernels == "reference":
             return logits * (3 * FP32 + (0 if one.number == FP32 else one.number))
         return 2 * chunk * FP32 + one.tokens * hidden * FP32 + weight

@@ -54,7 +54,8 @@ def tell(config: PlanConfig, parameters: Callable[[PlanConfig], Parameters]) -> 
 def command_of(config: PlanConfig, arguments: list[str]) -> str:
     """What starts the run that the plan is for: the plan's own arguments, and what it chose in their stead."""
     finetunes = config.purpose == "finetune"
-    given = {name: value for name, _, value in (a.partition("=") for a in arguments if not a.startswith("-"))}
+    fields = [a for a in arguments if "=" in a and not a.startswith("-")]
+    given = {name: value for name, _, value in (field.partition("=") for field in fields)}
     chosen = {
         "precision": config.precision.dtype,
         "cluster": "h100_8",

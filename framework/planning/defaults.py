@@ -61,7 +61,7 @@ def settle_steps(config: PretrainConfig, given: set[str]) -> None:
         "schedule.steps" not in given,
         "data.tokens",
         f"is {config.data.tokens:g}, and schedule.steps={config.schedule.steps} is given too",
-        "leave one of them out",
+        "leave it out, or set data.tokens=0",
     )
     for name, value in (
         ("batch.sequences", config.batch.sequences),

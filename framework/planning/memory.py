@@ -45,7 +45,7 @@ class Memory:
     """Bytes of one rank.
 
     Attributes:
-        moment: of an update when most is held: loss | backward | reduction | update.
+        moment: of an update when most is held: forward | loss | backward | reduction | update.
         parts: what is held then, by `PARTS`.
         moments: all that is held at each moment.
         activations: that the forward pass keeps, whatever moment it is.
@@ -104,11 +104,12 @@ def memory_of(
     activations = kept_bytes(config, parameters, one, policy)
     buffers = _buffers(config, parameters, stage, one.number)
     gathered, arriving = _gathered(parameters, one.number) if stage == 3 and shards > 1 else (0.0, 0.0)
-    forward, backward = (buffers.always + more + gathered for more in (buffers.loss + arriving, buffers.backward))
+    forward, backward = (buffers.always + more + gathered for more in (buffers.forward, buffers.backward))
     block = block_bytes(config.model, one) if policy != "none" else 0.0
     working = activations + block + working_bytes(config.model, one)
     updating = buffers.always + _update(config, parameters, stage, shards, one.number)
 
+    held.at("forward", gradients=before, activations=activations, buffers=forward + arriving)
     held.at("loss", gradients=before, activations=activations, logits=loss_bytes(config, one), buffers=forward)
     held.at("backward", gradients=before, activations=working, buffers=backward)
     held.at("reduction", gradients=gradients.reducing, buffers=buffers.always + buffers.reducing)
@@ -149,10 +150,10 @@ def _gradients(config: TrainingConfig, parameters: Parameters, stage: int, shard
 
 @dataclass(frozen=True)
 class _Buffers:
-    """Bytes: at all times, and more of them as the loss is made, in the last backward pass, and at its end."""
+    """Bytes: at all times, and more of them in the last forward and backward pass, and at the end of that."""
 
     always: float = 0.0
-    loss: float = 0.0
+    forward: float = 0.0
     backward: float = 0.0
     reducing: float = 0.0
 
@@ -172,7 +173,7 @@ def _buffers(config: TrainingConfig, parameters: Parameters, stage: int, number:
     buckets = float((2 if device == "gpu" else 1) * number * bucket)
     copied = float(parameters.largest * number) if offloads else 0.0
     if stage == 1:
-        return _Buffers(always=copied, loss=buckets, backward=buckets, reducing=buckets)
+        return _Buffers(always=copied, forward=buckets, backward=buckets, reducing=buckets)
     return _Buffers(always=copied, backward=buckets, reducing=buckets + reduced)
 
 

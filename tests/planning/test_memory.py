@@ -107,7 +107,7 @@ def test_is_what_updates_take(cases, ranks):
     for name, marks in measured(cases, ranks).items():
         pairs = compared(cases[name], marks, ranks)
         off = {part: pair for part, pair in pairs.items() if pair[0] != pytest.approx(pair[1], rel=TENTH)}
-        print(name, ranks, {k: (round(a / 1e6, 2), round(b / 1e6, 2), round(a / b - 1, 3)) for k, (a, b) in pairs.items()}, "OFF" * bool(off))
+        assert not off, name
 
 
 def billions(stage: int, ranks: int, parameters: int, **settings: object) -> dict[str, float]:
@@ -163,7 +163,7 @@ def test_activations_are_those_of_korthikanti(tensor):
     Theirs are GELU and LayerNorm, with a dropout after either half of a block, whose mask has a byte.
     """
     model = ModelConfig(*(1000, 1024, 1, 16), head_size=64, intermediate_size=4096, norm="layernorm", activation="gelu")
-    one = Pass(rows=2, tokens=2 * 512, length=512, number=2, cpu=False, tensor=tensor, sequence=1)
+    one = Pass(rows=2, tokens=2 * 512, length=512, number=2, cpu=False, masks=False, tensor=tensor, sequence=1)
     published = one.tokens * model.hidden_size * (10 + 24 / tensor)
     masks = one.tokens * model.hidden_size * 2  # a byte of each dropout
     assert block_bytes(model, one) == pytest.approx(published - masks, rel=0.01)
