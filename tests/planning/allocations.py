@@ -23,6 +23,7 @@ from framework.composition import from_yaml
 from framework.config import PretrainConfig
 from framework.model.transformer import Transformer
 from framework.stream.loader import Batch
+from framework.training import average
 from framework.training.engine import Engine
 
 
@@ -96,6 +97,7 @@ def measure(config: PretrainConfig, make: Callable[[PretrainConfig], Transformer
         gc.collect()
         allocations.mark("made")
         engine.step(batch, 1e-3)
+        average.update(engine, config.ema, 1)
         gc.collect()
         allocations.mark("forward")
         engine._engine.backward = marking(allocations, engine._engine.backward, "backward", "between")
