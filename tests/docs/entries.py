@@ -16,8 +16,8 @@ import framework.config
 from framework.composition import CONFIGS, _typed_defaults, validated, with_quoted_texts
 from framework.errors import UserError
 
-PYTHONS = ("python", "python3", ".venv/bin/python")
-LAUNCHERS = ("torchrun", "deepspeed", ".venv/bin/torchrun")
+STARTERS = r"(\.venv/bin/)?(python3?|torchrun|deepspeed|sbatch|srun|launch/\w+\.(sh|sbatch))"
+_MODULE = r"(framework|kernels|benchmarks|tests)(\.\w+)+"
 _RANKS = ("--nproc-per-node", "--nproc_per_node", "--nnodes", "--num_accelerators", "--num_gpus", "--num_nodes")
 
 
@@ -31,20 +31,18 @@ class Started:
 
 
 def started(words: list[str]) -> Started | None:
-    """What a simple command starts; None if that is no module of Python."""
+    """What a simple command starts; None if that is no module of the repository."""
     words = [re.sub(r"\$\{?\w+\}?", "1", word) for word in words]
-    while words and re.match(r"[A-Z_]+=|(exec|srun|nohup|time)$", words[0]):
+    while words and re.match(r"[A-Z_]+=|(exec|nohup|time)$", words[0]):
         words = words[1:]
-    if not words or words[0] not in PYTHONS + LAUNCHERS:
+    modules = [number for number, word in enumerate(words) if re.fullmatch(_MODULE, word)]
+    if not modules or not re.fullmatch(STARTERS, words[0]):
         return None
-    flag = next((flag for flag in ("-m", "--module") if flag in words), None)
-    if flag is None:
-        return None
-    at, ranks = words.index(flag), 1
-    for name, value in itertools.pairwise(words[:at]):
+    ranks = 1
+    for name, value in itertools.pairwise(words[: modules[-1]]):
         if name in _RANKS and value.isdecimal():
             ranks *= int(value)
-    return Started(words[at + 1], tuple(words[at + 2 :]), ranks)
+    return Started(words[modules[-1]], tuple(words[modules[-1] + 1 :]), ranks)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from framework.composition import field_names
 from tests.docs.copies import copy_of
 from tests.docs.entries import Started, problem, started
 from tests.docs.pages import (
+    LANGUAGES,
     PAGES,
     SHELL,
     anchors,
@@ -59,6 +60,25 @@ def refused(page: str) -> list[Started | None]:
     shown = [each for block in BLOCKS[page] if block.language == "console" for each in transcript(block.text)]
     wrong = [command for command, printed in shown if printed and printed[0].startswith("loam: error:")]
     return [started(part) for command in wrong for part in words(command)]
+
+
+def test_every_block_is_run_or_says_why_not(capsys):
+    """The list is printed, so that nothing is left out in silence; `pytest tests/docs` without -n shows it."""
+    left_out = {}
+    for block in (block for page in PAGES for block in BLOCKS[page]):
+        assert block.language in LANGUAGES, f"{block.name}: ```{block.language} is nothing that the tests know"
+        assert set(block.notes) <= {"not run", "file", "until"}, f"{block.name}: {block.notes}"
+        if block.language in ("", "text"):
+            commands = re.search(r"^(\$|make|python|torchrun|deepspeed) .*", block.text, re.MULTILINE)
+            assert not commands, f"{block.name}: commands are ```bash, with what they print ```console"
+        if "not run" in block.notes:
+            assert len(block.notes["not run"]) > 10, f"{block.name}: say why"
+            left_out[block.name] = block.notes["not run"]
+    run = sum(block.is_run for page in PAGES for block in BLOCKS[page])
+    with capsys.disabled():
+        print(f"\n{run} blocks of the pages are run by `-m slow`; {len(left_out)} are not:")
+        print(*(f"  {name}: {reason}" for name, reason in left_out.items()), sep="\n")
+    assert run > 30
 
 
 @every_page
