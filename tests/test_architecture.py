@@ -30,7 +30,6 @@ ROOMS = {  # and the rooms that each may import
     "inference": {"model"},
     "finetuning": {"model", "stream", "training", "evaluation", "inference"},
     "evaluation": {"model", "stream", "inference"},
-    "planning": {"model"},
     "compression": {"model", "inference", "evaluation"},
     "diagnosis": set(),
     "planning": {"model", "stream"},  # its curricula
@@ -40,7 +39,7 @@ LAZY = {"deepspeed", "lion_pytorch", "wandb", "transformers", "datatrove", "ray"
 LAZY |= {"triton", "fastwarc", "resiliparse", "mwxml", "mwparserfromhell", "ebooklib", "py3langid", "phonenumbers"}
 LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp", "tensorboard", "lm_eval", "sklearn"}
 LAZY |= {"bitsandbytes", "peft", "optuna", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
-LAZY |= {"bitsandbytes", "peft", "optuna", "jsonschema", "referencing"}
+LAZY |= {"jsonschema", "referencing"}
 HEAVY = LAZY | {"torch", "numpy", "rich", "sentencepiece", "safetensors", "webdataset"}
 
 FILES = {
