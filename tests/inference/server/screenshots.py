@@ -15,8 +15,8 @@ from tests.launch import ROOT
 IMAGES = ROOT / "docs" / "images"
 PHONE = {"viewport": {"width": 390, "height": 720}, "has_touch": True, "is_mobile": True}
 TOPIC = (
-    "The comet will pass within forty million miles of the Earth in March, and should be visible to the naked eye for "
-    "about three weeks, low in the western sky after sunset."
+    "A protocol with which a host finds the address of another one on the same local network: it broadcasts a packet "
+    "that asks for it, and the host that is meant answers."
 )
 
 
@@ -43,7 +43,7 @@ def writing(browser, model: Path) -> None:
 def bars(browser, model: Path) -> None:
     """The probabilities of a text's classes."""
     with running(model, "name=runs/demo-topics/model") as server:
-        one = Visit(browser, server.url, viewport={"width": 760, "height": 780}, color_scheme="light")
+        one = Visit(browser, server.url, viewport={"width": 760, "height": 760}, color_scheme="light")
         one.page.wait_for_selector("#judge:not([hidden])")
         one.page.fill("#judged-text", TOPIC)
         one.page.get_by_role("button", name="Classify").click()
