@@ -134,6 +134,7 @@ def test_requests_share_batches_and_who_left_is_left_out(classifier):
         np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_official_client_gets_embeddings(encoder):
     """It asks for base64, whatever its user asks."""
     openai = pytest.importorskip("openai")
