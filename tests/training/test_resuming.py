@@ -128,6 +128,13 @@ def test_a_checkpoint_of_before_there_were_objectives_is_one_of_causal_lm(undist
         orders(saved, identity(config, manifest), undisturbed, 640, False)
 
 
+def test_how_many_tokens_to_train_on_may_change(undisturbed, data):
+    config, manifest = config_of(undisturbed), read_manifest(data)
+    now = identity(config, manifest)
+    config.data.tokens = 1e6
+    assert identity(config, manifest) == now
+
+
 def test_a_run_is_not_taken_up_with_another_optimizer(undisturbed):
     config, before = config_of(undisturbed), hashes(undisturbed)
     config.optimizer.name = "lion"
