@@ -30,11 +30,14 @@ Settle = Callable[[Any, set[str]], None]
 STOPPED = 75  # exit code EX_TEMPFAIL: start again to go on
 
 
-def entry(name: str, schema: type, settle: Settle | None = None) -> Callable[[Task], Callable[[], None]]:
+def entry(
+    name: str, schema: type, settle: Settle | None = None, apart: bool = False
+) -> Callable[[Task], Callable[[], None]]:
     """Make `task(config)` a program whose configuration is `configs/NAME.yaml`, typed by `schema`.
 
     settle: changes the configuration on rank 0, before it is checked, by what files say that it names; it is also
         given the names that `composition.given` finds.
+    apart: every rank composes for itself, and none waits for another: for what looks whether ranks can meet.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -43,7 +46,9 @@ def entry(name: str, schema: type, settle: Settle | None = None) -> Callable[[Ta
             arguments = [a for a in sys.argv[1:] if not a.startswith(("--local_rank", "--local-rank"))]
             # the deepspeed launcher adds --local_rank=N, which Hydra does not know
             sys.argv[1:] = composition.with_quoted_texts(arguments, schema)
-            if distributed.rank() == 0:
+            if apart:
+                distributed.leave(_guarded(lambda: _alone(name, schema, task)))
+            elif distributed.rank() == 0:
                 distributed.leave(_guarded(lambda: _lead(name, schema, task, settle)))
             else:
                 distributed.leave(_guarded(lambda: _follow(schema, task)))
@@ -112,6 +117,17 @@ def _lead(name: str, schema: type, task: Task, settle: Settle | None) -> None:
             distributed.broadcast(None if sys.exc_info()[0] in (None, SystemExit) else "")
 
 
+def _alone(name: str, schema: type, task: Task) -> None:
+    """One rank that asks no other."""
+
+    def job(composed: Any) -> None:
+        config, _ = composition.validated(composed, schema)
+        config.check(distributed.world_size())
+        task(config)
+
+    composition.run_hydra(name, schema, job)
+
+
 def _follow(schema: type, task: Task) -> None:
     """Every other rank: take the configurations that rank 0 sends until it sends no more."""
     while message := distributed.broadcast(None):
@@ -149,8 +165,8 @@ def _work(config: Any, task: Task) -> None:
     distributed.together(lambda: _open_run_directory(directory))
     try:
         task(config)
-    except UserError:
-        _remove_empty(directory)
+    except (UserError, StoppedByAnotherRankError):
+        _remove_empty(directory)  # on every rank, as they may have disks of their own
         raise
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
-from framework import job_store
+from framework import job_store, rendezvous
 from framework.errors import UserError
 
 T = TypeVar("T")
@@ -35,6 +35,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def ranks_here() -> int:
+    """Number of this job's processes on this machine; all of them, where the launcher does not say."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size())
+
+
 def start() -> None:
     """Join the job's process group, once. A lone process gets a group of its own, without a socket."""
     import torch
@@ -43,6 +48,8 @@ def start() -> None:
     global _start_name
     if dist.is_initialized():
         return
+    require_environment()
+    name_interface()
     cuda = torch.cuda.is_available()
     if cuda:
         if local_rank() >= torch.cuda.device_count():
@@ -61,6 +68,36 @@ def start() -> None:
         dist.init_process_group(backend)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def require_environment() -> None:
+    """Raise UserError if the launcher has told half of what a rank needs: torch would take the rest for granted."""
+    if world_size() == 1:
+        return
+    for name, means in (
+        ("RANK", "the number of this process"),
+        ("MASTER_ADDR", "the address of the machine that rank 0 is on"),
+        ("MASTER_PORT", "a free port of the machine that rank 0 is on"),
+    ):
+        if not os.environ.get(name):
+            raise UserError(
+                f"{name}: is not set, and WORLD_SIZE={world_size()}; start with torchrun or the files in launch/, or "
+                f"set it to {means}"
+            )
+
+
+def name_interface() -> None:
+    """Let gloo listen where rank 0's machine is reached from.
+
+    Left alone it takes the address that the machine's own name has, which is loopback where /etc/hosts says 127.0.1.1,
+    as Debian's does, or where it has no address at all; and then other machines cannot reach it.
+    """
+    alone = {os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("LOCAL_SIZE")} & {str(world_size())}
+    if alone or "MASTER_ADDR" not in os.environ or "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    name = rendezvous.interface_towards(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    if name:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
 def leave(code: int) -> NoReturn:

@@ -6,25 +6,19 @@ from framework.config import GenerateConfig
 
 @entry("generate", GenerateConfig)
 def main(config: GenerateConfig) -> None:
-    """Print the continuation of the prompt as it comes."""
-    from framework.inference.generation import generate_text, load
+    """Continue a prompt, several, the rows of a file, or what a person types."""
+    if config.interactive:
+        from framework.inference.conversation import converse
 
-    model, tokenizer = load(config.model.path)
-    print(config.prompt if config.echo else "", end="", flush=True)
-    pieces = generate_text(
-        model,
-        tokenizer,
-        config.prompt,
-        maximum_tokens=config.maximum_tokens,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        seed=config.seed,
-        stop=config.stop,
-    )
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+        converse(config)
+    elif config.input:
+        from framework.inference.bulk import complete_file
+
+        print(f"{config.output}: {complete_file(config)} rows written")
+    else:
+        from framework.inference.printing import print_completions
+
+        print_completions(config)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from kernels import attention_op, cross_entropy, reference, sdpa
 from kernels.documents import Documents, documents, documents_of
+from kernels.sdpa import decoding_attention
 
 __all__ = [
     "Documents",
     "attention",
+    "decoding_attention",
     "documents",
     "documents_of",
     "label_log_probabilities",

@@ -39,3 +39,19 @@ def attention(
         enable_gqa=q.shape[2] != k.shape[2],
     )
     return output.transpose(1, 2)
+
+
+def decoding_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+    """Attention of one query a row to those of its keys that it sees: [batch, 1, heads, head size].
+
+    q: [batch, 1, heads, head size]; k, v: [batch, key time, key-value heads, head size], as in `kernels.attention`.
+    visible: bool [batch, key time]; each row sees a key at least.
+
+    The query heads that share a key-value head stand where the time of the queries would, so no key is copied.
+    """
+    batch, _, heads, size = q.shape
+    queries = q.view(batch, k.shape[2], heads // k.shape[2], size)
+    output = scaled_dot_product_attention(
+        queries, k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible[:, None, None, :]
+    )
+    return output.reshape(batch, 1, heads, size)

@@ -11,7 +11,17 @@ import pytest
 from tests.launch import ENVIRONMENT, ROOT
 
 FOUNDATION = {"errors", "checks", "places", "page", "config", "distributed", "composition", "app"}  # no entry points
-FOUNDATION |= {"columns", "failure", "files", "heartbeat", "job_store", "sweeping", "trial", "weights_and_biases"}
+FOUNDATION |= {
+    "columns",
+    "failure",
+    "files",
+    "heartbeat",
+    "job_store",
+    "rendezvous",
+    "sweeping",
+    "trial",
+    "weights_and_biases",
+}
 ROOMS = {  # and the rooms that each may import
     "corpus": set(),
     "stream": set(),
@@ -21,12 +31,15 @@ ROOMS = {  # and the rooms that each may import
     "finetuning": {"model", "stream", "training", "evaluation", "inference"},
     "evaluation": {"model", "stream", "inference"},
     "planning": {"model"},
+    "compression": {"model", "inference", "evaluation"},
+    "diagnosis": set(),
 }
 # what a machine may lack (the extras of pyproject.toml), or what would make `--help` slow
 LAZY = {"deepspeed", "lion_pytorch", "wandb", "transformers", "datatrove", "ray", "hydra", "omegaconf", "torchao"}
 LAZY |= {"triton", "fastwarc", "resiliparse", "mwxml", "mwparserfromhell", "ebooklib", "py3langid", "phonenumbers"}
 LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp", "tensorboard", "lm_eval", "sklearn"}
-LAZY |= {"bitsandbytes", "peft", "optuna"}
+LAZY |= {"bitsandbytes", "peft", "optuna", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+LAZY |= {"bitsandbytes", "peft", "optuna", "jsonschema", "referencing"}
 HEAVY = LAZY | {"torch", "numpy", "rich", "sentencepiece", "safetensors", "webdataset"}
 
 FILES = {
@@ -60,6 +73,10 @@ def top_level_imports(file: str) -> Iterator[str]:
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             waiting += ast.iter_child_nodes(node)
 
+
+# The server is made of them; who starts it imports it where he does.
+SERVER = "framework/inference/server/"
+SERVED_BY = {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
 
 # Their classes derive from datatrove's, so they need it at the top; who uses them imports them where he does.
 STEPS = {
@@ -113,6 +130,7 @@ def test_kernels_import_torch_and_triton_alone(file):
 def test_what_a_machine_may_lack_is_imported_where_it_is_used(file):
     lazy = LAZY - {"triton"} if file.startswith("kernels/") else LAZY
     lazy = lazy - {"datatrove"} if file in STEPS else lazy
+    lazy = lazy - SERVED_BY if file.startswith(SERVER) else lazy
     assert not {name.split(".")[0] for name in top_level_imports(file)} & lazy
 
 
@@ -121,6 +139,12 @@ def test_steps_are_imported_where_they_are_used():
     for file in set(FILES) - STEPS - {"framework/corpus/pipeline.py"}:  # which `prepare` imports where it is used
         for name in top_level_imports(file):
             assert not {name, name.rpartition(".")[0]} & modules, f"{file} imports {name}, and so datatrove, at its top"
+
+
+def test_the_server_is_imported_where_it_is_started():
+    for file in FILES:
+        if not file.startswith(SERVER):
+            assert not [name for name in top_level_imports(file) if name.startswith("framework.inference.server")], file
 
 
 def test_hydra_is_kept_in_one_place():

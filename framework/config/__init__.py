@@ -6,11 +6,13 @@ demands of another is checked by the `check` methods, whose messages start with 
 """
 
 from framework.config.adaptation import AdaptationConfig, AdapterConfig, FreezeConfig
+from framework.config.compress import CompressConfig
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
+from framework.config.doctor import DoctorConfig
 from framework.config.evaluate import EvaluateConfig, EvaluationConfig, MemorizationConfig, PerplexityConfig
 from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.finetune import FinetuneConfig
-from framework.config.generate import GenerateConfig, ModelSource
+from framework.config.generate import GenerateConfig, HookConfig, ModelSource
 from framework.config.labelled import LabelledDataConfig
 from framework.config.model import ModelConfig, StartingModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
@@ -18,6 +20,7 @@ from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig
 from framework.config.pretrain import PretrainConfig
 from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
 from framework.config.report import ReportConfig
+from framework.config.serve import LimitsConfig, ServeConfig
 from framework.config.survival import CheckpointConfig, GuardConfig
 from framework.config.sweep import SweepConfig
 from framework.config.tasks import BiasConfig, HarnessConfig, TasksConfig
@@ -30,8 +33,10 @@ __all__ = [
     "BiasConfig",
     "CheckpointConfig",
     "ClusterConfig",
+    "CompressConfig",
     "CorpusConfig",
     "DataConfig",
+    "DoctorConfig",
     "EmaConfig",
     "EvaluateConfig",
     "EvaluationConfig",
@@ -41,7 +46,9 @@ __all__ = [
     "GenerateConfig",
     "GuardConfig",
     "HarnessConfig",
+    "HookConfig",
     "LabelledDataConfig",
+    "LimitsConfig",
     "LossConfig",
     "MemorizationConfig",
     "MemoryConfig",
@@ -60,6 +67,7 @@ __all__ = [
     "RunConfig",
     "SamplesConfig",
     "ScheduleConfig",
+    "ServeConfig",
     "ShardConfig",
     "StartingModelConfig",
     "SweepConfig",

@@ -1,6 +1,5 @@
 """Model directories to evaluate: what they are called, which files they are, and how they are loaded."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from framework.evaluation.subject import Subject
 from framework.inference.generation import load_any
 from framework.model.config_json import from_json
 from framework.model.huggingface import parameter_shapes
+from framework.model.identity import digest_of
 from framework.model.tokenizer import read_json
-from framework.model.weights import weight_files
-
-_FILES = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def _model(name: str, path: str) -> Model:
         raise UserError(f"{path}: is no directory; give a model directory")
     family, config = from_json(read_json(file), str(file))
     parameters = sum(shape.numel() for shape in parameter_shapes(config).values())
-    digest = _digest(file.parent)
+    digest = digest_of(file.parent)
     return Model(name, path, digest, family.model_type, parameters, config.vocabulary_size, config.maximum_positions)
 
 
@@ -59,19 +56,6 @@ def names_of(paths: list[str]) -> list[str]:
     parts = [Path(path).absolute().parts for path in paths]
     short = [part[-2] if part[-1] == "model" and len(part) > 2 else part[-1] for part in parts]
     return [path if short.count(name) > 1 else name for name, path in zip(short, paths, strict=True)]
-
-
-def _digest(directory: Path) -> str:
-    """SHA-256 of all files that the numbers depend on."""
-    present = [directory / name for name in _FILES if (directory / name).exists()]
-    whole = hashlib.sha256()
-    for file in [*present, *weight_files(directory)]:
-        try:
-            with file.open("rb") as content:
-                whole.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-        except OSError as error:
-            raise UserError(f"{file}: {error.strerror}; give a complete model directory") from error
-    return whole.hexdigest()
 
 
 def open_subject(path: str, name: str, batch_tokens: int) -> Subject:

@@ -4,16 +4,16 @@ Shapes: B batch, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from framework import heartbeat
-from framework.inference.sampling import distribution, draw
-from framework.inference.text_stream import TextStream
+from framework.inference import sampling as inference
+from framework.inference.completion import joined
+from framework.inference.continuation import Continuation, choose
+from framework.inference.request import Piece, Request
 from framework.model.cache import KeyValueCache
 from framework.model.tokenizer import Tokenizer
 
@@ -24,7 +24,7 @@ class Sampling:
 
     maximum_tokens: of the continuation.
     stop: texts before the first of which it ends.
-    temperature, top_k, top_p: see `framework.inference.sampling.distribution`; temperature 0 is greedy.
+    temperature, top_k, top_p: see `framework.inference.sampling.Sampling`; temperature 0 is greedy.
     seed: the same seed gives the same text of a prompt in the same place.
     """
 
@@ -42,29 +42,7 @@ class Written:
 
     text: str
     tokens: tuple[int, ...]
-    ended: Literal["end of text", "stop", "length"]
-
-
-@dataclass
-class _Page:
-    """A continuation on its way."""
-
-    stream: TextStream
-    generator: torch.Generator
-    tokens: list[int] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    ended: Literal["end of text", "stop", "length", ""] = ""
-
-    def add(self, token: int, tokenizer: Tokenizer, limit: int) -> None:
-        if token in tokenizer.end:
-            self.ended = "end of text"
-        else:
-            self.tokens.append(token)
-            self.pieces.append(self.stream.push(tokenizer.piece(token)))
-            self.ended = "stop" if self.stream.stopped else "length" if len(self.tokens) == limit else ""
-        if self.ended in ("end of text", "length"):
-            self.pieces.append(self.stream.finish())
-            self.ended = "stop" if self.stream.stopped else self.ended
+    ended: str  # end of text | stop | length
 
 
 @torch.no_grad()
@@ -83,30 +61,28 @@ def write_after(
     numbers: of the prompts among all that are asked for, on which, with the seed, their random numbers depend.
     to_the_limit: do as many forward passes as the longest continuation could take, for other ranks wait in them.
     """
-    pages = [_Page(TextStream(sampling.stop), _generator(sampling.seed, number)) for number in numbers]
+    texts = [_continuation(number, prompt, sampling, device) for number, prompt in zip(numbers, prompts, strict=True)]
+    pieces: list[list[Piece]] = [[] for _ in texts]
     unread = torch.tensor([list(prompt) for prompt in prompts], device=device)
     for _ in range(sampling.maximum_tokens):
         heartbeat.beat()
-        logits_BV = module(unread, cache=cache, last_only=True)[:, -1].float().cpu()
-        tokens = _next(logits_BV, pages, sampling)
-        for page, token in zip(pages, tokens, strict=True):
-            if not page.ended:
-                page.add(token, tokenizer, sampling.maximum_tokens)
-        if all(page.ended for page in pages) and not to_the_limit:
+        tokens = choose(texts, module(unread, cache=cache, last_only=True)[:, -1].float())
+        for text, own, token in zip(texts, pieces, tokens, strict=True):
+            if not (own and own[-1].finish):
+                own.append(text.add(token, None, tokenizer))
+        if all(own[-1].finish for own in pieces) and not to_the_limit:
             break
         unread = torch.tensor(tokens, device=device)[:, None]
-    return [Written("".join(page.pieces), tuple(page.tokens), page.ended or "length") for page in pages]
+    return [_written(text, own) for text, own in zip(texts, pieces, strict=True)]
 
 
-def _next(logits_BV: Tensor, pages: Sequence[_Page], sampling: Sampling) -> list[int]:
-    if sampling.temperature == 0:
-        return logits_BV.argmax(dim=-1).tolist()
-    probabilities_BV = distribution(
-        logits_BV, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
-    )
-    return [draw(row, page.generator) for row, page in zip(probabilities_BV, pages, strict=True)]
+def _continuation(number: int, prompt: Sequence[int], sampling: Sampling, device: torch.device) -> Continuation:
+    settings = inference.Sampling(sampling.temperature, sampling.top_k, sampling.top_p, seed=sampling.seed)
+    request = Request(tuple(prompt), sampling.maximum_tokens, settings.of(number), sampling.stop)
+    return Continuation(number, request, 0, device)
 
 
-def _generator(seed: int, number: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, number]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+def _written(text: Continuation, pieces: list[Piece]) -> Written:
+    whole = joined(pieces)
+    ended = "length" if whole.finish == "length" else "stop" if text.stream.stopped else "end of text"
+    return Written(whole.text, whole.tokens, ended)

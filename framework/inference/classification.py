@@ -22,6 +22,7 @@ class TextClassifier:
 
     Attributes:
         classes: what it tells apart.
+        model: what judges.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -33,7 +34,12 @@ class TextClassifier:
         self._tokenizer = load_tokenizer(tokenizer)
         model = assemble(config, state, classes=classes)
         assert isinstance(model, Classifier)
-        self._model = model.cuda() if torch.cuda.is_available() else model
+        self.model = model.cuda() if torch.cuda.is_available() else model
+
+    @property
+    def positions(self) -> int:
+        """Tokens that it reads of a text, at most."""
+        return self.model.config.maximum_positions
 
     def probabilities(self, texts: Sequence[str | tuple[str, str]]) -> NDArray[np.float32]:
         """Of each class, [texts, classes]: those of a row sum to 1, unless a text may be of several classes.
@@ -42,19 +48,26 @@ class TextClassifier:
 
         Raises UserError for a text that is empty, or longer than the model reads, by its number from 0.
         """
-        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
-        ids = self._tokenizer.encode_whole(pairs)
-        longest = self._model.config.maximum_positions
-        for number, tokens in enumerate(ids):
-            if not 0 < len(tokens) <= longest:
-                raise UserError(f"text {number}: has {len(tokens)} tokens; the model reads 1 to {longest}")
+        ids = self.encode(texts)
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))  # alike lengths share a batch
         found = np.empty((len(ids), len(self.classes.names)), dtype=np.float32)
         for start in range(0, len(order), BATCH):
             part = order[start : start + BATCH]
-            logits = class_logits(self._model, [ids[number] for number in part])
-            found[part] = self.classes.probabilities(logits).cpu().numpy()
+            found[part] = self.judge([ids[number] for number in part])
         return found
+
+    def encode(self, texts: Sequence[str | tuple[str, str]]) -> list[list[int]]:
+        """Ids of the texts, for `judge`. Raises UserError as `probabilities` does."""
+        ids = self._tokenizer.encode_whole([(text, None) if isinstance(text, str) else text for text in texts])
+        longest = self.positions
+        for number, tokens in enumerate(ids):
+            if not 0 < len(tokens) <= longest:
+                raise UserError(f"text {number}: has {len(tokens)} tokens; the model reads 1 to {longest}")
+        return ids
+
+    def judge(self, texts: Sequence[list[int]]) -> NDArray[np.float32]:
+        """The probabilities of texts as ids, in one pass."""
+        return self.classes.probabilities(class_logits(self.model, texts)).cpu().numpy()
 
 
 def classify(path: str | os.PathLike[str], texts: Sequence[str | tuple[str, str]]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ GELU between, and takes their mean; as the second of these is linear, it is appl
 Shapes: B batch, T time, N texts, C hidden size, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,15 +89,22 @@ def judged(x_BTC: Tensor, last_BT: Tensor, inside_BT: Tensor, causal: bool) -> T
     return (sums_NC / torch.bincount(text[inside], minlength=texts)[:, None]).to(x_BTC.dtype)
 
 
-@torch.no_grad()
-def class_logits(model: Classifier, texts: list[list[int]]) -> Tensor:
-    """Logits [N, K], fp32, of texts as ids, each alone in a row that is padded to the longest."""
-    device = model.embedding.weight.device
+def padded(texts: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts as ids, each alone in a row that is padded to the longest: tokens [N, T], int64, and which of them are
+    inside a text and which its last, bool [N, T].
+    """
     lengths = torch.tensor([len(text) for text in texts], device=device)
     place = torch.arange(int(lengths.max()), device=device)[None, :]
     inside, last = place < lengths[:, None], place == lengths[:, None] - 1
     tokens = torch.zeros(inside.shape, dtype=torch.int64, device=device)
     tokens[inside] = torch.tensor([token for text in texts for token in text], device=device)
+    return tokens, inside, last
+
+
+@torch.no_grad()
+def class_logits(model: Classifier, texts: Sequence[list[int]]) -> Tensor:
+    """Logits [N, K], fp32, of texts as ids, each alone in a row."""
+    tokens, inside, last = padded(texts, model.embedding.weight.device)
     causal = model.config.causal
     return model(
         tokens,

@@ -93,7 +93,7 @@ def from_json(data: dict[str, Any], file: str) -> tuple[Family, ModelConfig]:
     if model_type not in by_type:
         raise UserError(f"{file}: model_type is {model_type!r}; supported are {', '.join(by_type)}")
     family = by_type[model_type]
-    for key, values in (family.supported | {"quantization_config": (None,)}).items():
+    for key, values in family.supported.items():
         if data.get(key, values[0]) not in values:
             raise UserError(f"{file}: {key}={data[key]!r} is not supported; it must be {values[0]!r}")
 

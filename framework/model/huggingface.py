@@ -18,6 +18,8 @@ from framework.model.card import model_card
 from framework.model.classifier import Classes, Classifier
 from framework.model.config_json import classes_from_json, from_json, to_json
 from framework.model.families import check_exportable, family_of
+from framework.model.integers import Integers, Scheme, from_files
+from framework.model.integers import from_json as scheme_from_json
 from framework.model.tensor_names import OUTPUTS, TensorRule, tensor_rules
 from framework.model.tokenizer import load_tokenizer, read_json
 from framework.model.tokenizer_files import TextForm, check_tokenizer_files, write_tokenizer_files
@@ -77,7 +79,8 @@ def read_model_directory(path: str | os.PathLike[str], *, classifiers: bool = Fa
     classes = classes_of(directory)
     if classes is not None and not classifiers:
         raise UserError(f"{directory}: is a classifier, which predicts no tokens; give a language model's directory")
-    tensors = {_with_prefix(name, family.prefix): tensor for name, tensor in read_weights(directory).items()}
+    tensors, held = read_tensors(directory)
+    tensors |= {name: integers.weight() for name, integers in held.items()}
     state: dict[str, Tensor] = {}
     shapes = parameter_shapes(config, classes)
     for rule in tensor_rules(family, config, classes is not None):
@@ -88,6 +91,31 @@ def read_model_directory(path: str | os.PathLike[str], *, classifiers: bool = Fa
     if unknown:
         raise UserError(f"{directory}: tensor {unknown[0]} has no place in a {family.model_type} model of {file}")
     return ModelDirectory(config, state, directory)
+
+
+def integers_of(path: str | os.PathLike[str]) -> tuple[Scheme, dict[str, Integers]] | None:
+    """How a model directory holds its weights as integers, and those by our names; None where it does not.
+
+    `read_model_directory` gives what they stand for. Raises as that does.
+    """
+    directory = Path(path)
+    file = directory / "config.json"
+    scheme = scheme_from_json(read_json(file), str(file))
+    if scheme is None:
+        return None
+    family, config = from_json(read_json(file), str(file))
+    rules = tensor_rules(family, config, classes_of(path) is not None)
+    held = read_tensors(directory)[1]
+    return scheme, {rule.ours[0]: held[rule.theirs] for rule in rules if rule.theirs in held}
+
+
+def read_tensors(directory: Path) -> tuple[dict[str, Tensor], dict[str, Integers]]:
+    """By the family's names the tensors of a model directory, and those of its weights that are held as integers."""
+    file = directory / "config.json"
+    data = read_json(file)
+    family, scheme = from_json(data, str(file))[0], scheme_from_json(data, str(file))
+    tensors = {_with_prefix(name, family.prefix): tensor for name, tensor in read_weights(directory).items()}
+    return (tensors, {}) if scheme is None else from_files(tensors, scheme, str(directory))
 
 
 def classes_of(path: str | os.PathLike[str]) -> Classes | None:
@@ -176,7 +204,7 @@ def write_model_directory(
             known = {key: value for key, value in ids.items() if value is not None}
             _write_json(partial / "generation_config.json", known)
         (partial / "README.md").write_text(model_card(facts, config, classes), encoding="utf-8")
-        _rename(partial, target)
+        rename(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts
@@ -217,7 +245,7 @@ def _write_files(
     return ids
 
 
-def _rename(partial: Path, target: Path) -> None:
+def rename(partial: Path, target: Path) -> None:
     """Give the sound directory its name; one that is there steps aside first, so that no mixture ever exists."""
     if not target.exists():
         partial.rename(target)

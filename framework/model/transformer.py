@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import kernels
 from framework.config import ModelConfig
-from framework.model.cache import KeyValueCache
+from framework.model.cache import Cache
 from framework.model.width import is_hidden_matrix, output_multiplier, query_multiplier, width_ratio
 from kernels import Documents
 
@@ -49,7 +49,7 @@ class Transformer(nn.Module):
         self,
         tokens_BT: Tensor,
         document_BT: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: Cache | None = None,
         last_only: bool = False,
         head: Head = logits,
         positions_BT: Tensor | None = None,
@@ -88,11 +88,12 @@ class Transformer(nn.Module):
         """What `head` makes of the last hidden states and the output projection."""
         return self.embedding(x_BTC, head) if self.config.tied_embeddings else self.output(x_BTC, head)
 
-    def _positions(self, tokens_BT: Tensor, documents: Documents | None, cache: KeyValueCache | None) -> Tensor:
+    def _positions(self, tokens_BT: Tensor, documents: Documents | None, cache: Cache | None) -> Tensor:
         if documents is not None:
             return positions_in_documents(documents)
-        first = cache.length if cache is not None else 0
-        return torch.arange(first, first + tokens_BT.shape[1], device=tokens_BT.device)[None, :]
+        if cache is not None:
+            return cache.positions(tokens_BT.shape[1])
+        return torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None, :]
 
 
 class Embedding(nn.Embedding):
@@ -129,7 +130,7 @@ class Block(nn.Module):
         x_BTC: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
         documents: Documents | None,
-        cache: KeyValueCache | None,
+        cache: Cache | None,
     ) -> Tensor:
         """Residual stream [B, T, C] in and out; `rotation` is that of `rotary_angles`."""
         x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), rotation, documents, cache)
@@ -161,7 +162,7 @@ class Attention(nn.Module):
         x_BTC: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
         documents: Documents | None,
-        cache: KeyValueCache | None,
+        cache: Cache | None,
     ) -> Tensor:
         """Normalised residual stream [B, T, C] to this layer's addition to it."""
         q_BTHD = self.query_norm(self.query(x_BTC).unflatten(-1, (-1, self.head_size)))
@@ -173,7 +174,10 @@ class Attention(nn.Module):
             q_BTHD, k_BTGD = rotate(q_BTHD, rotation), rotate(k_BTGD, rotation)
         if cache is not None:
             k_BTGD, v_BTGD = cache.update(self.layer, k_BTGD, v_BTGD)
-        mixed_BTHD = self.mix(q_BTHD, k_BTGD, v_BTGD, causal=self.causal, document=documents, window=self.window)
+        if cache is not None and cache.visible is not None:
+            mixed_BTHD = kernels.decoding_attention(q_BTHD, k_BTGD, v_BTGD, cache.visible)
+        else:
+            mixed_BTHD = self.mix(q_BTHD, k_BTGD, v_BTGD, causal=self.causal, document=documents, window=self.window)
         return self.output(mixed_BTHD.flatten(-2))
 
 

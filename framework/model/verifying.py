@@ -10,6 +10,7 @@ from torch import Tensor
 from framework.config import ModelConfig
 from framework.errors import UserError
 from framework.model.classifier import Classifier, class_logits
+from framework.model.integers import quiet_torchao
 from framework.model.tokenizer import load_tokenizer
 from framework.model.transformer import Transformer
 
@@ -83,6 +84,7 @@ def _questions(config: ModelConfig, directory: Path) -> list[tuple[str, None]]:
 
 
 def _load(kind: Any, directory: Path) -> Any:
+    quiet_torchao()  # which transformers imports where it is there
     from transformers.utils import logging
 
     shows_bars = logging.is_progress_bar_enabled()

@@ -1,6 +1,7 @@
 """Before the first step: does everything go together, and where does the run stand?"""
 
 import logging
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def checkpoint_to_resume(
 ) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
     """The checkpoint to go on from, and the orders of the data that the run has had."""
     store = open_store(run, config.checkpoint)
+    if not store.remote and distributed.ranks_here() < distributed.world_size():
+        _require_shared(store)
     found = None
     if config.run.resume == "never":
         together(lambda: _refuse_existing(store))
@@ -90,6 +93,17 @@ def checkpoint_to_resume(
     for line in other_settings(state["config"], config):
         say(f"{line}, {'which a run that is complete does not take up' if finished else 'from here on'}")
     return found, history
+
+
+def _require_shared(store: LocalStore) -> None:
+    """Raise UserError if a rank does not see what rank 0 writes: its part of a checkpoint would be lost."""
+    name = distributed.broadcast(uuid.uuid4().hex)
+    together(lambda: store.set_mark(name) if distributed.rank() == 0 else None)
+    try:
+        together(lambda: store.require_mark(name))
+    finally:
+        if distributed.rank() == 0:
+            store.remove_mark(name)
 
 
 def is_finished(found: Checkpoint, run: Path, config: TrainingConfig) -> bool:

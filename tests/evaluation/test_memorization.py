@@ -8,7 +8,9 @@ from framework.errors import UserError
 from framework.evaluation.documents import Document, TokenCorpus, TokenData
 from framework.evaluation.memorization import Memorization
 from framework.evaluation.writing import Sampling
-from framework.inference.generation import generate_tokens
+from framework.inference.generation import generate_pieces
+from framework.inference.request import Request
+from framework.inference.sampling import GREEDY
 
 PREFIX, LENGTH = 6, 8
 
@@ -35,7 +37,9 @@ def own_words(subject, count, wrong_at=()):
     random = np.random.default_rng(0)
     for number in range(count):
         prefix = random.integers(20, 360, PREFIX).tolist()
-        tokens = list(generate_tokens(subject._module, prefix, maximum_tokens=LENGTH, temperature=0))
+        request = Request(tuple(prefix), LENGTH, GREEDY)
+        pieces = generate_pieces(subject._module, subject.tokenizer, request)
+        tokens = [token for piece in pieces for token in piece.tokens]
         if number < len(wrong_at):
             tokens[wrong_at[number]] = 20 + (tokens[wrong_at[number]] + 7) % 300
         yield prefix + tokens

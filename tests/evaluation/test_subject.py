@@ -76,8 +76,7 @@ def test_greedy_texts_are_those_of_generate(subject, foreign_subject, stop):
     for one in (subject, foreign_subject):
         written = one.generate([one.prompt(text) for text in PROMPTS], Sampling(20, stop))
         expected = [
-            "".join(generate_text(one._module, one.tokenizer, text, maximum_tokens=20, temperature=0, stop=stop))
-            for text in PROMPTS
+            "".join(generate_text(one._module, one.tokenizer, text, maximum_tokens=20, stop=stop)) for text in PROMPTS
         ]
         assert [w.text for w in written] == expected
         assert all(len(w.tokens) == 20 for w in written if w.ended == "length")

@@ -1,95 +1,51 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-import torch
 
 from framework.config import ModelConfig
 from framework.errors import UserError
-from framework.inference.generation import generate_text, generate_tokens, load
-from framework.model.huggingface import write_model_directory
-from framework.model.tokenizer import Tokenizer
-from tests.model import small_tokenizer
-from tests.model.shapes import CONFIGS, DECODERS, random_model
-
-every_shape = pytest.mark.parametrize("config", DECODERS.values(), ids=DECODERS.keys())
-
-
-class Spelled(Tokenizer):
-    """Token n is the n-th of the given pieces; token 0 begins and ends texts."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.pieces = pieces
-        self.begin, self.end, self.size = 0, frozenset({0}), len(pieces)
-
-    @property
-    def reserved(self) -> dict[str, int]:
-        return {}
-
-    def encode(self, text: str) -> list[int]:
-        return [self.pieces.index(bytes([byte])) for byte in text.encode()]
-
-    encode_whole = encode_controlled = encode_spelled = encode  # nobody asks here
-
-    def piece(self, token: int) -> bytes:
-        return self.pieces[token]
+from framework.inference.generation import generate_pieces, generate_text, load
+from framework.inference.request import Request
+from framework.inference.sampling import GREEDY, Sampling
+from tests.inference.models import Scripted, Spelled, Tokens
+from tests.inference.test_decoder import tokens
+from tests.model.shapes import CONFIGS, random_model
 
 
-class Scripted(torch.nn.Module):
-    """A model that says the given tokens, whatever it reads; it remembers what that was."""
-
-    def __init__(self, tokens: list[int], vocabulary_size: int) -> None:
-        super().__init__()
-        self.config = ModelConfig(vocabulary_size=vocabulary_size, hidden_size=8, heads=1, layers=1)
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.script = list(tokens)
-        self.read: list[int] = []
-
-    def forward(self, tokens, document=None, cache=None, last_only=False):
-        self.read += tokens[0].tolist()
-        return torch.nn.functional.one_hot(torch.tensor([[self.script.pop(0)]]), self.config.vocabulary_size).float()
+def say(script, tokenizer, prompt="", **options):
+    model = Scripted(script, tokenizer.size)
+    return list(generate_text(model, tokenizer, prompt, **{"maximum_tokens": 20} | options)), model
 
 
-def say(tokens, tokenizer, prompt="", **options):
-    model = Scripted(tokens, tokenizer.size)
-    pieces = list(generate_text(model, tokenizer, prompt, **{"maximum_tokens": 20, "temperature": 0.0} | options))
-    return pieces, model
+def write(prompt=(1, 2), maximum_tokens=20, **sampling):
+    request = Request(prompt, maximum_tokens, Sampling(**sampling))
+    return tokens(list(generate_pieces(random_model(CONFIGS["llama"]), Tokens(96), request)))
 
 
-@every_shape
-def test_greedy_tokens_are_those_of_transformers(config, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    tokenizer = small_tokenizer.write(tmp_path / "tokenizer")
-    model = random_model(ModelConfig(**vars(config) | {"vocabulary_size": 384}))
-    write_model_directory(tmp_path / "m", model.state_dict(), model.config, tokenizer=tokenizer, provenance={})
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()
-    ours, _ = load(tmp_path / "m")
-    prompts = torch.randint(3, 384, (4, 12), generator=torch.Generator().manual_seed(0))
-    settings = transformers.GenerationConfig(max_new_tokens=20, do_sample=False, pad_token_id=2, eos_token_id=None)
-    expected = theirs.generate(prompts, attention_mask=torch.ones_like(prompts), generation_config=settings)
-    for prompt, whole in zip(prompts.tolist(), expected.tolist(), strict=True):
-        assert prompt + list(generate_tokens(ours, prompt, maximum_tokens=20, temperature=0.0)) == whole
-    assert len(set(expected[:, 12:].flatten().tolist())) > 4
-
-
-def test_the_seed_decides(tmp_path):
-    model = random_model(CONFIGS["llama"])
-    options = {"maximum_tokens": 20, "temperature": 1.5}
-    one, same, other = (list(generate_tokens(model, [1, 2], seed=seed, **options)) for seed in (0, 0, 1))
+def test_the_seed_decides():
+    one, same, other = (write(temperature=1.5, seed=seed) for seed in (0, 0, 1))
     assert one == same != other
     assert len(one) == 20
 
 
-def test_top_k_of_one_is_greedy():
-    model = random_model(CONFIGS["llama"])
-    greedy = list(generate_tokens(model, [1, 2], maximum_tokens=20, temperature=0.0))
-    assert list(generate_tokens(model, [1, 2], maximum_tokens=20, temperature=2.0, top_k=1)) == greedy
-    assert list(generate_tokens(model, [1, 2], maximum_tokens=20, temperature=2.0, top_p=1e-6)) == greedy
+def test_a_choice_of_one_is_greedy():
+    greedy = write(temperature=0.0)
+    assert write(temperature=2.0, top_k=1) == write(temperature=2.0, top_p=1e-6) == greedy
+    assert write(temperature=2.0, min_p=1.0) == greedy
+
+
+def test_texts_of_one_seed_differ_by_their_number():
+    settings = [Sampling(seed=3).of(number, 0) for number in range(20)]
+    assert len({one.seed for one in settings}) == 20
+    assert Sampling(seed=3).of(7, 0) == settings[7]
+    assert replace(settings[7], seed=3) == Sampling(seed=3)
+    assert Sampling().of(7, 0).seed is None
 
 
 def test_a_prompt_starts_as_documents_do_and_is_read_once():
-    tokenizer = Spelled(b"", b"a", b"b", b"c")
-    pieces, model = say([3, 2, 0], tokenizer, prompt="ab")
+    pieces, model = say([3, 2, 0], Spelled(b"", b"a", b"b", b"c"), prompt="ab")
     assert model.read == [0, 1, 2, 3, 2]
     assert pieces == ["c", "b"]
 
@@ -98,12 +54,6 @@ def test_end_of_text_ends_it():
     pieces, model = say([1, 0, 1], Spelled(b"", b"a"))
     assert pieces == ["a"]
     assert model.script == [1]
-
-
-def test_characters_spread_over_tokens_come_whole():
-    tokenizer = Spelled(b"", b"a", b"\xc3", b"\xa9")
-    assert say([1, 2, 3, 1], tokenizer, maximum_tokens=4)[0] == ["a", "é", "a"]
-    assert say([1, 2], tokenizer, maximum_tokens=2)[0] == ["a", "\ufffd"]
 
 
 def test_generation_ends_before_a_stop_text_and_computes_no_further():
@@ -122,29 +72,29 @@ def test_an_empty_prompt_needs_a_token_that_begins_texts():
 
 def test_learned_positions_end():
     model = random_model(CONFIGS["gpt2"])
-    assert len(list(generate_tokens(model, [1] * 60, maximum_tokens=5, temperature=0.0))) == 5
+
+    def pieces(prompt, maximum_tokens):
+        return list(generate_pieces(model, Tokens(96), Request((1,) * prompt, maximum_tokens, GREEDY)))
+
+    assert len(pieces(60, 5)) == 5
     with pytest.raises(UserError, match=r"64 positions that the model has learned; generate at most 5"):
-        next(generate_tokens(model, [1] * 60, maximum_tokens=6, temperature=0.0))
+        pieces(60, 6)
     with pytest.raises(UserError, match="shorten the prompt"):
-        next(generate_tokens(model, [1] * 65, maximum_tokens=1, temperature=0.0))
+        pieces(65, 1)
 
 
-def test_an_encoder_writes_no_text(tmp_path):
-    tokenizer = small_tokenizer.write(tmp_path / "tokenizer")
-    model = random_model(ModelConfig(**vars(CONFIGS["encoder"]) | {"vocabulary_size": 360}))
-    write_model_directory(tmp_path / "m", model.state_dict(), model.config, tokenizer=tokenizer, provenance={})
+def test_an_encoder_writes_no_text(make_model):
+    path = make_model(ModelConfig(**vars(CONFIGS["encoder"]) | {"vocabulary_size": 360}))
     with pytest.raises(UserError, match=r"^model\.path: .* is a masked language model, which cannot continue a text"):
-        load(tmp_path / "m")
+        load(path)
 
 
-def test_the_program_prints_the_text(tmp_path):
-    tokenizer = small_tokenizer.write(tmp_path / "tokenizer")
-    model = random_model(ModelConfig(**vars(CONFIGS["llama"]) | {"vocabulary_size": 360}))
-    write_model_directory(tmp_path / "m", model.state_dict(), model.config, tokenizer=tokenizer, provenance={})
+def test_the_program_prints_the_text(llama, tmp_path):
     command = [sys.executable, "-m", "framework.generate", "prompt=the river", "maximum_tokens=12", "seed=3"]
-    result = subprocess.run([*command, f"model.path={tmp_path / 'm'}"], capture_output=True, check=False)
+    result = subprocess.run([*command, f"model.path={llama}"], capture_output=True, check=False)
     assert result.returncode == 0, result.stderr.decode()
-    expected = generate_text(*load(tmp_path / "m"), "the river", maximum_tokens=12, temperature=0.8, top_p=0.95, seed=3)
+    sampling = Sampling(0.8, top_p=0.95, seed=3).of(0, 0)
+    expected = generate_text(*load(llama), "the river", maximum_tokens=12, sampling=sampling)
     assert result.stdout.decode() == "the river" + "".join(expected) + "\n"
 
     result = subprocess.run([*command, f"model.path={tmp_path / 'none'}"], capture_output=True, check=False)

@@ -119,7 +119,8 @@ def test_the_verdict_names_rank_step_stack_and_collective():
         Sign(step=7, activity="first step", report={**report(at="stream/loader.py:9, read"), "stack": ["  File x\n"]}),
         Sign(step=6),
     ]
-    assert verdict(signs, [1, 2], 5.0) == [
+    assert verdict(signs, [2], 5.0, ["a", "a", "b"])[0].startswith("hung: rank 2 on b, last heard of at step 6: silent")
+    assert verdict(signs, [1, 2], 5.0, ["a", "a", "a"]) == [
         "hung: rank 1 at step 7 (first step): at stream/loader.py:9, read; its stack:",
         "  File x",
         "hung: rank 2, last heard of at step 6: silent, so it was stopped (SIGSTOP), or its machine is gone, or "

@@ -184,8 +184,14 @@ def _read_manifest(store: LocalStore, step: int) -> tuple[Files, str | None]:
 
 
 def _check_share(store: LocalStore, step: int, files: Files) -> str | None:
-    """What is wrong with a checkpoint, as far as this rank looks: every `world_size`-th of its files."""
-    for name, sha256 in list(files.items())[distributed.rank() :: distributed.world_size()]:
+    """What is wrong with a checkpoint, as far as this rank looks: the ranks share the files.
+
+    Those behind a URL are brought to each machine, by its own ranks.
+    """
+    first, ranks = distributed.rank(), distributed.world_size()
+    if store.remote and distributed.ranks_here() < ranks:
+        first, ranks = distributed.local_rank(), distributed.ranks_here()
+    for name, sha256 in list(files.items())[first::ranks]:
         try:
             store.bring(step, name)
             found = hash_of(store.readable(step) / name)

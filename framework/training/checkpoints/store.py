@@ -11,9 +11,11 @@ In a directory a checkpoint is written under a temporary name and renamed. An ob
 there the manifest, uploaded when all else is there, is what makes it one. Without a manifest it is none.
 """
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,32 @@ class LocalStore:
     def writable(self) -> None:
         """Raise UserError if nothing can be written here."""
         _make(self._directory)
+
+    def set_mark(self, name: str) -> None:
+        """Write a file for the other ranks to see."""
+        _make(self._directory)
+        try:
+            self._mark(name).write_bytes(b"")
+        except OSError as error:
+            raise UserError(f"{self._directory}: cannot be written ({error.strerror}); change {WHERE}") from error
+
+    def require_mark(self, name: str) -> None:
+        """Raise UserError if the file that rank 0 wrote is not to be seen here."""
+        if not self._mark(name).exists():
+            raise UserError(
+                f"{self._directory.resolve()}: {socket.gethostname()} does not see what rank 0 writes there; all nodes "
+                "have to: put run.directory on a disk that they share, or set checkpoint.directory=s3://... or to "
+                "a path on one"
+            )
+
+    def remove_mark(self, name: str) -> None:
+        """All have looked for it."""
+        self._mark(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there are checkpoints in it
+            self._directory.rmdir()
+
+    def _mark(self, name: str) -> Path:
+        return self._directory / f".seen-by-all-{name}"
 
     def partial(self, step: int) -> Path:
         """The local directory in which the files of a checkpoint are written."""

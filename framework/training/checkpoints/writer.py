@@ -100,6 +100,7 @@ class CheckpointWriter:
             entry = self._agreed(step, lambda: self._write_tensors(step, name, tensors))
             entries = dict(distributed.gather((name, entry), self._group))
             self._agreed(step, lambda: self._commit(step, state, entries, hold))
+            self._store.abandon(step)  # the directory that this rank uploaded from, on a machine without rank 0
         except Exception as failure:  # raised by `finish`, where all ranks meet it
             logger.warning("the checkpoint of step %d was not written: %s", step, failure or "another rank failed")
             self._failure = failure

@@ -227,14 +227,15 @@ class Watchdog:
         signs = list(self._signs)
         signs[rank] = self._sign
         hung = judge.hung(signs, now)
-        if rank in hung and signs[rank].report and len(hung) == self._ranks > 1:  # not even its own signs come back
+        cut_off = rank in hung and signs[rank].report and len(hung) == self._ranks > 1  # nor do its own signs come back
+        if cut_off:
             hung = [] if job_store.kept_by_launcher() else [0]
-        lines = verdict(signs, hung, self._timeout)
+        lines = verdict(signs, hung, self._timeout, [process.host for process in self._processes])
         for line in lines:
             logger.error(line)
         _log_all_stacks()
         speaker = next((number for number in range(self._ranks) if number not in hung), 0)
-        if rank == speaker:
+        if distributed.local_rank() == 0 if cut_off else rank == speaker:  # each machine for itself, or one for all
             print("\n".join(f"loam: {line}" for line in lines), file=sys.stderr, flush=True)
         failure.write_error_file(failure.report_of(lines[0]))
         for number in hung:
@@ -270,25 +271,30 @@ def where(frame: Any) -> dict[str, Any]:
     return {"at": at, "collective": collective, "stack": traceback.format_list(frames[-STACK_LINES:])}
 
 
-def verdict(signs: Sequence[Sign], hung: Sequence[int], timeout: float) -> list[str]:
-    """What the user reads: which rank hangs and where, and in what the others wait."""
-    lines = [] if hung else ["hung: the job's store, which the launcher keeps, does not answer"]
+def verdict(signs: Sequence[Sign], hung: Sequence[int], timeout: float, hosts: Sequence[str] = ()) -> list[str]:
+    """What the user reads: which rank hangs and where, and in what the others wait; of several hosts, on which."""
+    names = [f"rank {rank}" for rank in range(len(signs))]
+    store = "hung: the job's store, which the launcher keeps, does not answer"
+    if len(set(hosts)) > 1:
+        names = [f"rank {rank} on {host}" for rank, host in enumerate(hosts)]
+        store += f": {hosts[0]}, where it is, or the network to it is gone"
+    lines = [] if hung else [store]
     for rank in hung:
         sign = signs[rank]
         doing = f"step {sign.step}{f' ({sign.activity})' if sign.activity else ''}"
         if sign.report is None:
             lines.append(
-                f"hung: rank {rank}, last heard of at {doing}: silent, so it was stopped (SIGSTOP), or its machine is "
-                "gone, or code that never lets Python run holds it"
+                f"hung: {names[rank]}, last heard of at {doing}: silent, so it was stopped (SIGSTOP), or its machine "
+                "is gone, or code that never lets Python run holds it"
             )
             continue
         collective = f" in {sign.report['collective']}" if sign.report["collective"] else ""
-        lines.append(f"hung: rank {rank} at {doing}:{collective} at {sign.report['at']}; its stack:")
+        lines.append(f"hung: {names[rank]} at {doing}:{collective} at {sign.report['at']}; its stack:")
         lines += [line for entry in sign.report["stack"] for line in entry.rstrip().splitlines()]
     for rank, sign in enumerate(signs):
         if rank not in hung and sign.report:
             waits = sign.report["collective"] or "no collective"
-            lines.append(f"rank {rank} waits in {waits} (step {sign.step}, {sign.report['at']})")
+            lines.append(f"{names[rank]} waits in {waits} (step {sign.step}, {sign.report['at']})")
     lines.append(
         f"no progress for {timeout:g} s (guard.timeout): the job ends; started again it goes on from the newest "
         "checkpoint"

@@ -1,0 +1,1 @@
+"""Model directory to a smaller model directory."""

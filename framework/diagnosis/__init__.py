@@ -1,0 +1,1 @@
+"""What would break or slow a run on these machines, found before it starts: each check returns findings."""
