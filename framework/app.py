@@ -159,7 +159,7 @@ def _tried(config: Any, task: Task) -> UserError | None:
 
 
 def _work(config: Any, task: Task) -> None:
-    if not hasattr(config, "run"):
+    if not getattr(config, "keeps_records", False):
         return task(config)
     directory = Path(config.run.directory) / config.run.name
     distributed.together(lambda: _open_run_directory(directory))

@@ -8,11 +8,15 @@ from framework.config import PretrainConfig
 
 
 def _settle(config: PretrainConfig, given: set[str]) -> None:
-    """`model.from` brings the shape."""
+    """`model.from` brings the shape, and `data.tokens` the steps."""
     if config.origin:
         from framework.training.origin import take_shape
 
         take_shape(config, given)
+    if config.data.tokens:
+        from framework.planning.defaults import settle_steps
+
+        settle_steps(config, given)
 
 
 @entry("pretrain", PretrainConfig, _settle)

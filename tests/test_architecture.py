@@ -26,20 +26,20 @@ ROOMS = {  # and the rooms that each may import
     "corpus": set(),
     "stream": set(),
     "model": set(),
-    "training": {"model", "stream", "evaluation"},
+    "training": {"model", "stream", "evaluation", "planning"},
     "inference": {"model"},
     "finetuning": {"model", "stream", "training", "evaluation", "inference"},
     "evaluation": {"model", "stream", "inference"},
-    "planning": {"model"},
     "compression": {"model", "inference", "evaluation"},
     "diagnosis": set(),
+    "planning": {"model", "stream"},  # its curricula
 }
 # what a machine may lack (the extras of pyproject.toml), or what would make `--help` slow
 LAZY = {"deepspeed", "lion_pytorch", "wandb", "transformers", "datatrove", "ray", "hydra", "omegaconf", "torchao"}
 LAZY |= {"triton", "fastwarc", "resiliparse", "mwxml", "mwparserfromhell", "ebooklib", "py3langid", "phonenumbers"}
 LAZY |= {"pyarrow", "zstandard", "fsspec", "aiohttp", "tensorboard", "lm_eval", "sklearn"}
 LAZY |= {"bitsandbytes", "peft", "optuna", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
-LAZY |= {"bitsandbytes", "peft", "optuna", "jsonschema", "referencing"}
+LAZY |= {"jsonschema", "referencing"}
 HEAVY = LAZY | {"torch", "numpy", "rich", "sentencepiece", "safetensors", "webdataset"}
 
 FILES = {

@@ -6,16 +6,18 @@ demands of another is checked by the `check` methods, whose messages start with 
 """
 
 from framework.config.adaptation import AdaptationConfig, AdapterConfig, FreezeConfig
+from framework.config.cluster import ClusterConfig
 from framework.config.compress import CompressConfig
 from framework.config.data import BatchConfig, DataConfig, ObjectiveConfig, RemoteConfig
 from framework.config.doctor import DoctorConfig
 from framework.config.evaluate import EvaluateConfig, EvaluationConfig, MemorizationConfig, PerplexityConfig
-from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
+from framework.config.execution import MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.finetune import FinetuneConfig
 from framework.config.generate import GenerateConfig, HookConfig, ModelSource
 from framework.config.labelled import LabelledDataConfig
 from framework.config.model import ModelConfig, StartingModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
+from framework.config.plan import InferencePlanConfig, PlanConfig
 from framework.config.prepare import CorpusConfig, ExecutorConfig, PrepareConfig, ShardConfig, TokenizerConfig
 from framework.config.pretrain import PretrainConfig
 from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
@@ -47,6 +49,7 @@ __all__ = [
     "GuardConfig",
     "HarnessConfig",
     "HookConfig",
+    "InferencePlanConfig",
     "LabelledDataConfig",
     "LimitsConfig",
     "LossConfig",
@@ -58,6 +61,7 @@ __all__ = [
     "OptimizerConfig",
     "ParallelConfig",
     "PerplexityConfig",
+    "PlanConfig",
     "PrecisionConfig",
     "PrepareConfig",
     "PretrainConfig",

@@ -27,6 +27,7 @@ class RemoteConfig:
 @dataclass
 class DataConfig:
     path: str = "data/samples"  # what `prepare` wrote: a directory, or its URL (https://, s3://, gs://)
+    tokens: float = 0.0  # to train on, in place of schedule.steps: as many steps as see them; 0: schedule.steps says
     sequence_length: int = 256  # tokens in a row
     length_changes: dict[int, int] = field(default_factory=dict)  # other lengths, each from a sequence number on
     weights: dict[str, float] = field(default_factory=dict)  # share of tokens by corpus; empty: as prepared

@@ -1,4 +1,4 @@
-"""How the arithmetic is done and dealt out: sharding, precision, the machines."""
+"""How the arithmetic is done and dealt out: sharding, memory, precision."""
 
 from dataclasses import dataclass
 
@@ -105,13 +105,3 @@ class PrecisionConfig:
 
     def check(self) -> None:
         require_choice("precision.dtype", self.dtype, ("fp32", "bf16", "fp8"))
-
-
-@dataclass
-class ClusterConfig:
-    name: str = "cpu"
-    peak_tflops: float = 0.1  # dense peak of one GPU or CPU core in the training precision, 1e12 FLOP/s, for MFU
-    source: str = ""  # where that figure is from
-
-    def check(self) -> None:
-        require_positive("cluster.peak_tflops", self.peak_tflops)

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from framework.checks import require, require_choice
+from framework.config.cluster import ClusterConfig
 from framework.config.data import BatchConfig
 from framework.config.evaluate import EvaluationConfig
-from framework.config.execution import ClusterConfig, MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
+from framework.config.execution import MemoryConfig, ParallelConfig, PrecisionConfig, ZeroConfig
 from framework.config.model import ModelConfig
 from framework.config.optimization import EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from framework.config.record import ProfileConfig, RunConfig, SamplesConfig, TrackerConfig, ValidationConfig
@@ -17,6 +19,8 @@ from framework.config.sweep import SweepConfig
 @dataclass
 class TrainingConfig(ABC):
     """The groups of fields that every run has; `model` is the shape of what it trains."""
+
+    keeps_records: ClassVar[bool] = True  # in a run directory
 
     run: RunConfig = field(default_factory=RunConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

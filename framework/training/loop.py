@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 import kernels
 from framework import composition, distributed, heartbeat, trial
 from framework.config import TrainingConfig
@@ -26,6 +28,7 @@ from framework.training.execution.determinism import make_deterministic
 from framework.training.optimization.optimizer import trainable
 from framework.training.optimization.schedule import learning_rate_factor
 from framework.training.record import summary
+from framework.training.record.forecast import Given, foretell
 from framework.training.record.incidents import Incidents, forget_later
 from framework.training.record.json_lines import finite
 from framework.training.record.metrics import Metrics
@@ -38,6 +41,7 @@ from framework.training.stage import HeldOut, Stage
 from framework.training.start import checkpoint_to_resume, is_finished, say
 from framework.training.survival.guard import Action, Guard, remedy_for_divergence
 from framework.training.survival.watchdog import Watchdog
+from framework.training.watching.memory import usage
 from framework.training.watching.watch import Watch
 
 logger = logging.getLogger("loam")
@@ -92,11 +96,12 @@ class Trainer:
         self.rows = stage.rows
         self.step = found.state["step"] if found else 0
         self.position = found.state["sequences"] if found else 0  # in sequences: all there is to know about the data
-        self.engine = self._build_engine(found)
+        self.engine, given = self._build_engine(found)
         self.history = history
         self.batches = Curriculum(config.batch.sequences, config.batch.changes)
         self.watch = together(lambda: Watch(config, self.engine, run))
         note_start(run, config, self.engine, self.rows, self.step)
+        foretell(run, config, given, self.engine)
         self.store = open_store(run, config.checkpoint)
         self.writer = CheckpointWriter(self.store, config.checkpoint)
         self.metrics = together(self._open_metrics)
@@ -105,7 +110,8 @@ class Trainer:
         self.incidents = together(lambda: Incidents(run, self.guard.state, tell))
         self.tally = Tally(self.rows, self.guard.state.left_out)
 
-    def _build_engine(self, found: Checkpoint | None) -> Engine:
+    def _build_engine(self, found: Checkpoint | None) -> tuple[Engine, Given]:
+        resident = usage(torch.device("cpu"))["memory/peak_bytes"]
         model = self.stage.module()
         names = [name for name, _ in trainable(model)]
         whole = len(names) == len(list(model.parameters()))
@@ -116,11 +122,11 @@ class Trainer:
             together(
                 lambda: model.load_state_dict({name: read(name, engine_state.MASTER) for name in names}, strict=whole)
             )
-        stage = self.stage
+        stage, given = self.stage, Given.of(model, resident)
         engine = Engine(model, self.config, stage.criterion, stage.rates(model), stage.before_forward)
         if found is not None:
             self._restore(found, engine)
-        return engine
+        return engine, given
 
     def _restore(self, found: Checkpoint, engine: Engine) -> None:
         averaged = self.config.ema.decay > 0 and found.state.get("averaged", False)

@@ -10,10 +10,8 @@ import pytest
 from framework import composition
 from framework.config import PretrainConfig
 from framework.errors import UserError
-from framework.stream.curriculum import Curriculum
 from framework.training.record.report.content import Steps, report_of
 from framework.training.record.report.page import LiveReport, page_of, write_report
-from framework.training.record.report.prediction import kept_bytes, model_state_bytes, predict
 from tests.launch import records, run
 from tests.page.harmless import check_harmless
 
@@ -137,40 +135,3 @@ def test_points_without_a_value_are_left_out():
         steps.add(one)
     assert steps.curves["train/loss"].points.points() == [(2, 5.0)]
     assert (steps.first_loss, steps.last_loss) == (5.0, 5.0)
-
-
-@pytest.mark.parametrize(
-    ("stage", "gigabytes"),
-    # 7.5e9 parameters on 64 ranks: figure 1 of arXiv:1910.02054, whose gradients have 2 bytes, ours 4
-    [(1, 31.4 + 15), (2, 16.6 + 15 / 64), (3, 1.88 + 15 / 64)],
-)
-def test_memory_for_model_states_is_that_of_the_paper(stage, gigabytes):
-    assert model_state_bytes(7_500_000_000, "bf16", stage, 64) / 1e9 == pytest.approx(gigabytes, rel=5e-3)
-
-
-def test_without_sharding_torch_has_weights_gradients_and_two_moments():
-    assert model_state_bytes(100, "fp32", 0, 8) == 1600
-
-
-@pytest.mark.parametrize(("optimizer", "decay", "expected"), [("adamw", 0.0, 8), ("lion", 0.0, 4), ("lion", 0.9, 8)])
-def test_what_an_optimizer_keeps(optimizer, decay, expected):
-    config = PretrainConfig()
-    config.model.vocabulary_size, config.optimizer.name, config.ema.decay = 360, optimizer, decay
-    assert kept_bytes(config) == expected
-
-
-def test_tokens_are_those_that_the_loop_consumes():
-    config = PretrainConfig()
-    config.model.vocabulary_size = 360
-    config.schedule.steps = 50
-    config.batch.changes = {160: 32, 480: 64}
-    config.data.length_changes = {320: 512, 480: 128}
-    batches, lengths = (
-        Curriculum(16, config.batch.changes),
-        Curriculum(config.data.sequence_length, config.data.length_changes),
-    )
-    position = tokens = 0
-    for _ in range(50):
-        tokens += sum(lengths.at(position + n) for n in range(batches.at(position)))
-        position += batches.at(position)
-    assert predict(config, 2, 2).tokens == tokens

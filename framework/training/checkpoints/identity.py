@@ -11,7 +11,7 @@ from framework.stream.manifest import Manifest
 
 Identity = dict[str, Any]
 OF_THE_ORDER = ("data", "corpora", "objective")  # parts that data.allow_change lets go on as a new order
-NOT_OF_THE_ORDER = ("path", "remote", "allow_change")  # fields of `data` that the order does not depend on
+NOT_OF_THE_ORDER = ("path", "tokens", "remote", "allow_change")  # fields of `data` that the order does not depend on
 
 
 def identity(config: PretrainConfig, manifest: Manifest, origin: str = "") -> Identity:

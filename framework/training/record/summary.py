@@ -11,9 +11,11 @@ from framework.config import TrainingConfig
 from framework.stream.manifest import kept_tokenizer
 from framework.training.checkpoints.store import newest_place
 from framework.training.engine import Engine
+from framework.training.record.forecast import comparison, peak_bytes
 from framework.training.record.json_lines import objects
 from framework.training.record.tally import Tally
 from framework.training.stage import HeldOut, Stage
+from framework.training.state import element_count
 
 
 def gather(
@@ -22,7 +24,7 @@ def gather(
     """Facts about a finished run, from its records and its stage; also written to `summary.json`."""
     records = list(objects(run / "metrics.jsonl"))
     last = records[-1]
-    facts = {
+    facts: dict[str, Any] = {
         "steps": last["step"],
         "tokens": last["data/tokens"],
         "ranks": engine.world_size,
@@ -46,6 +48,11 @@ def gather(
             "report": str(run / "report.html"),
         },
     }
+    measured = (
+        {"parameters": sum(map(element_count, engine.module.parameters()))} if config.parallel.tensor == 1 else {}
+    )
+    measured["peak_bytes"] = peak_bytes(run, records, engine.device)
+    facts["plan"] = comparison(run, config, facts | measured)
     written = run / ".summary.json.partial"
     written.write_text(json.dumps(facts, indent=1) + "\n")
     written.replace(run / "summary.json")  # at once: half of one would be shown when the run is asked for again
@@ -68,6 +75,9 @@ def show(run: Path, stage: Stage) -> None:
         f"{facts['tokens_per_second']:,.0f} tokens/s in the median step",
         f"MFU {facts['mfu']:.1%} of {facts['processors']} x {facts['peak_tflops']} TFLOP/s",
     ):
+        console.print(line, highlight=False)
+    for name, one in facts.get("plan", {}).items():
+        line = f"plan: {name.replace('_', ' ')} {one['predicted']:,.0f}, in fact {one['fact']:,.0f}"
         console.print(line, highlight=False)
     if facts["updates_skipped"] or facts["rolled_back"]:
         line = f"guard: {facts['updates_skipped']} updates skipped, went back {facts['rolled_back']} times"

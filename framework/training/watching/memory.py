@@ -1,5 +1,6 @@
 """Memory that a rank has needed so far, at most."""
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ def usage(device: torch.device) -> dict[str, int]:
             "memory/reserved_bytes": torch.cuda.max_memory_reserved(device),
         }
     return {"memory/peak_bytes": _peak_resident()}
+
+
+def there_are(device: torch.device, ranks: int) -> float:
+    """Bytes of the GPU, or of this machine for each of the `ranks` that it has."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / ranks
 
 
 def _peak_resident() -> int:

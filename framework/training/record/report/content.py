@@ -163,7 +163,7 @@ def report_of(run: Path) -> RunReport:
         config=config,
         config_text=config_text,
         steps=steps,
-        prediction=predict(config, layout["ranks"], layout["processors"]),
+        prediction=predict(run, config, layout["ranks"], layout["processors"]),
         ranks=layout["ranks"],
         processors=layout["processors"],
         complete=ended is None and steps.last["step"] >= config.schedule.steps,

@@ -1,0 +1,1 @@
+"""Configuration to memory, time and money, before anything is started."""

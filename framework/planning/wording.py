@@ -1,0 +1,223 @@
+"""Plans as people read them."""
+
+from framework.config import TrainingConfig
+from framework.page.wording import duration, number, percent, size
+from framework.planning.duration import YEAR, Duration
+from framework.planning.inference import InferencePlan
+from framework.planning.memory import PARTS
+from framework.planning.plan import TrainingPlan, Verdict
+
+Rows = list[tuple[str, str, str]]  # what, how much, and how it is known
+
+
+def brief(plan: TrainingPlan, config: TrainingConfig) -> list[str]:
+    """A few lines before the first step."""
+    work, time, saved, verdict = plan.work, plan.duration, plan.checkpoints, plan.verdict
+    parts = ", ".join(f"{part} {size(held)}" for part, held in plan.memory.parts.items() if held)
+    lines = [
+        f"plan: {count(work.parameters)} parameters, {count(plan.trained)} of them trained, on {count(work.tokens)} "
+        f"tokens in {number(work.steps)} steps: {work.flops:.3g} operations",
+        f"  memory of a rank {size(plan.memory.total)} ({parts}) in the {plan.memory.moment}",
+        f"  {_verdict_words(verdict, config)}",
+        f"  {number(round(time.tokens_per_second))} tokens/s at {percent(time.mfu)} of {number(plan.processors)} x "
+        f"{config.cluster.peak_tflops:g} TFLOP/s (cluster.mfu={config.cluster.mfu:g}): {duration(time.seconds)}",
+        f"  checkpoint {size(saved.bytes)}; with a failure every {saved.hours_between_failures:,.0f} hours the best "
+        f"checkpoint.every is {number(saved.interval_steps)}, and it is {number(config.checkpoint.every)}",
+    ]
+    if plan.cost.dollars is not None or plan.cost.kwh is not None:
+        lines.insert(4, "  " + _money(plan))
+    return lines
+
+
+def count(value: float) -> str:
+    """A large number to three digits, in words' first letters: 8.03 B."""
+    for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:g}"
+
+
+def training_rows(plan: TrainingPlan, config: TrainingConfig) -> Rows:
+    """The run as it is configured, line by line."""
+    work, time, cluster, saved = plan.work, plan.duration, config.cluster, plan.checkpoints
+    rough, rough_cost = plan.by_parameters
+    pretrains = plan.purpose == "pretrain"
+    rows = [
+        ("parameters", f"{number(work.parameters)}", f"{number(plan.trained)} of them trained"),
+        (
+            "tokens",
+            count(work.tokens),
+            f"{number(work.steps)} steps"
+            + (f"; compute-optimal are {count(work.compute_optimal_tokens)}, 20 a parameter" if pretrains else ""),
+        ),
+        (
+            "operations",
+            f"{work.flops:.3g}",
+            f"matrix products and attention; 6 x parameters x tokens are {work.flops_by_parameters:.3g}",
+        ),
+        ("verdict", _verdict_word(plan.verdict), _verdict_words(plan.verdict, config)),
+        (
+            "network",
+            "unknown" if plan.network.seconds is None else f"{duration(plan.network.seconds)} a step",
+            f"sent by a rank: gradients {size(plan.network.gradient_bytes)}, "
+            f"weights {size(plan.network.weight_bytes)}, activations {size(plan.network.activation_bytes)}",
+        ),
+        (
+            "speed",
+            f"{number(round(time.tokens_per_second))} tokens/s",
+            f"{duration(time.step_seconds)} a step, at {percent(time.mfu)} of {number(plan.processors)} x "
+            f"{cluster.peak_tflops:g} TFLOP/s" + (": the network is slower" if time.waits_for_network else ""),
+        ),
+        ("time", duration(time.seconds), gpu_time(time) + f"; by 6 x parameters x tokens {gpu_time(rough)}"),
+    ]
+    if plan.cost.dollars is not None:
+        about = f"at {cluster.price:g} a GPU-hour; by 6 x parameters x tokens {_brief(rough_cost.dollars or 0.0)}"
+        rows.append(("dollars", _brief(plan.cost.dollars), about))
+    rows += energy_rows(plan.cost.kwh, plan.cost.carbon_kg, config)
+    rows += [
+        (
+            "checkpoint",
+            size(saved.bytes),
+            f"{duration(saved.write_seconds)} to write; {size(saved.disk_bytes)} on the disk",
+        ),
+        (
+            "checkpoint.every",
+            number(saved.interval_steps),
+            f"{duration(saved.interval_seconds)}, best with a failure every {saved.hours_between_failures:,.0f} hours "
+            f"(Young 1974), of which {saved.failures:,.1f} are to be expected; {percent(saved.lost_share)} of the time "
+            "is lost to both",
+        ),
+    ]
+    return rows
+
+
+def inference_rows(plan: InferencePlan, config: TrainingConfig) -> Rows:
+    """The same for answering."""
+    speed = "unknown; set cluster.memory_gb_per_second"
+    rows = [
+        ("parameters", number(plan.parameters), f"{plan.replicas} x in memory"),
+        ("weights", size(plan.weight_bytes), "on each GPU"),
+        (
+            "keys and values",
+            f"{size(plan.cache_bytes_per_token)} a token",
+            f"{size(plan.cache_bytes_per_sequence)} for a prompt and its answer",
+        ),
+        (
+            "memory",
+            size(plan.bytes),
+            f"{plan.batch} sequences at a time"
+            + ("" if plan.limit is None else f"; {size(plan.limit)} there are, for {plan.largest_batch} at most"),
+        ),
+        ("verdict", {True: "fits", False: "does not fit", None: "unknown"}[plan.fits], ""),
+        ("prompt", duration(plan.prefill_seconds), f"to read one, at cluster.mfu={config.cluster.mfu:g}"),
+    ]
+    if plan.step_seconds is not None:
+        speed = f"{plan.tokens_per_second:,.0f} tokens/s"
+        about = f"for one sequence, {plan.total_tokens_per_second:,.0f} for all; {plan.bound_by} is the bound"
+        rows += [("answer", speed, about), ("answers", f"{plan.answers_per_second:,.2f} a second", "prompts included")]
+    else:
+        rows.append(("answer", speed, ""))
+    if plan.cost is not None and plan.cost.dollars is not None:
+        rows.append(("dollars", f"{plan.cost.dollars:,.2f}", "for a million tokens written, prompts included"))
+    if plan.cost is not None:
+        rows += energy_rows(plan.cost.kwh, plan.cost.carbon_kg, config)
+    return rows
+
+
+def energy_rows(kwh: float | None, carbon_kg: float | None, config: TrainingConfig) -> Rows:
+    """Where the cluster's power is known."""
+    if kwh is None or carbon_kg is None:
+        return []
+    cluster = config.cluster
+    return [
+        (
+            "kWh",
+            _brief(kwh),
+            f"{cluster.watts:g} + {cluster.host_watts:g} W a GPU, "
+            f"x {cluster.power_usage_effectiveness:g} for the building",
+        ),
+        ("kg CO2", _brief(carbon_kg), f"{cluster.carbon_kg_per_kwh:g} a kWh"),
+    ]
+
+
+def gpu_time(time: Duration) -> str:
+    """GPU-hours, or GPU-years where they are many."""
+    years = time.gpu_hours * 3600 / YEAR
+    return f"{years:,.0f} GPU-years" if years >= 100 else f"{_brief(time.gpu_hours)} GPU-hours"
+
+
+def _brief(value: float) -> str:
+    """A number in at least three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def show_training(plan: TrainingPlan, config: TrainingConfig, command: str) -> None:
+    """Print tables to the console."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    console.print(_listed(f"Plan: {plan.purpose} on {plan.ranks} x {config.cluster.name}", training_rows(plan, config)))
+    verdict = plan.verdict
+    title = f"Memory of a rank in GB at batch.micro={verdict.micro}, in the moment when most is held"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for name in ("zero", "activations recomputed", *PARTS, "total", "fits", "largest batch.micro", "network"):
+        table.add_column(name, justify="left" if name in ("activations recomputed", "fits") else "right")
+    for choice in plan.choices:
+        held = choice.memory.parts
+        chosen = (choice.stage, choice.policy) == (config.zero.stage, config.memory.activation_checkpointing)
+        table.add_row(
+            f"stage{choice.stage}",
+            choice.policy,
+            *(f"{held[part] / 1e9:,.2f}" for part in PARTS),
+            f"{choice.memory.total / 1e9:,.2f}",
+            {True: "yes", False: "no", None: "?"}[choice.verdict.fits],
+            "?" if choice.verdict.largest_micro is None else str(choice.verdict.largest_micro),
+            "?" if choice.network_seconds is None else duration(choice.network_seconds),
+            style="bold" if chosen else None,
+        )
+    console.print(table)
+    if plan.memory.host:
+        console.print(f"Offloaded: {size(plan.memory.host)} on the host for each rank.", highlight=False)
+    console.print(f"To start it:\n  {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_inference(plan: InferencePlan, config: TrainingConfig) -> None:
+    """Print a table to the console."""
+    from rich.console import Console
+
+    title = f"Plan: inference on {config.cluster.gpus} x {config.cluster.name}"
+    Console(soft_wrap=True).print(_listed(title, inference_rows(plan, config)))
+
+
+def _listed(title: str, rows: Rows) -> object:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for justify in ("left", "right", "left"):
+        table.add_column(justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _verdict_word(verdict: Verdict) -> str:
+    return {True: "fits", False: "does not fit", None: "unknown"}[verdict.fits]
+
+
+def _verdict_words(verdict: Verdict, config: TrainingConfig) -> str:
+    needed = f"{size(verdict.bytes)} at batch.micro={verdict.micro}"
+    if verdict.limit is None:
+        return f"needs {needed}; set cluster.memory_gb to know whether that fits"
+    there = f"needs {needed}, tensors may take {size(verdict.limit)}"
+    if verdict.fits:
+        return f"fits: {there}; the largest batch.micro is {verdict.largest_micro}"
+    remedy = f"use batch.micro={verdict.largest_micro}" if verdict.largest_micro else "see python -m framework.plan"
+    return f"does not fit: {there}; {remedy}"
+
+
+def _money(plan: TrainingPlan) -> str:
+    found = [] if plan.cost.dollars is None else [f"{_brief(plan.cost.dollars)} dollars"]
+    if plan.cost.kwh is not None:
+        found += [f"{_brief(plan.cost.kwh)} kWh", f"{_brief(plan.cost.carbon_kg or 0.0)} kg CO2"]
+    return f"{gpu_time(plan.duration)}: " + ", ".join(found)
