@@ -255,7 +255,7 @@ def test_a_bug_of_ours_keeps_its_traceback(tmp_path):
 def test_help_ends_well_on_two_ranks():
     done = run("framework.pretrain", "--help", ranks=2)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("== Config ==") == 1
+    assert done.stdout.count("== Fields: FIELD=VALUE ==") == 1
 
 
 PROMPTS = [
