@@ -18,7 +18,7 @@ class Duration:
         mfu: share of the peak that it is worked out with: the cluster's, or less, where the network is slower.
         step_seconds: of a mean step.
         tokens_per_second: of all processors together.
-        seconds: of all steps.
+        seconds, days: of all steps.
         gpu_hours: of all processors.
         waits_for_network: whether exchange takes longer than computation at the stated utilisation.
     """
@@ -27,13 +27,9 @@ class Duration:
     step_seconds: float
     tokens_per_second: float
     seconds: float
+    days: float
     gpu_hours: float
     waits_for_network: bool
-
-    @property
-    def days(self) -> float:
-        """The seconds, as days."""
-        return self.seconds / DAY
 
 
 def duration_of(
@@ -49,6 +45,7 @@ def duration_of(
         step_seconds=seconds / work.steps,
         tokens_per_second=work.tokens / seconds,
         seconds=seconds,
+        days=seconds / DAY,
         gpu_hours=seconds * processors / 3600,
         waits_for_network=exchange > compute,
     )

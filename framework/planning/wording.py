@@ -159,7 +159,8 @@ def show_training(plan: TrainingPlan, config: TrainingConfig, command: str) -> N
     console = Console(soft_wrap=True)
     console.print(_listed(f"Plan: {plan.purpose} on {plan.ranks} x {config.cluster.name}", training_rows(plan, config)))
     verdict = plan.verdict
-    title = f"Memory of a rank in GB at batch.micro={verdict.micro}, in the moment when most is held"
+    unit, factor = ("GB", 1e9) if max(choice.memory.total for choice in plan.choices) >= 1e9 else ("MB", 1e6)
+    title = f"Memory of a rank in {unit} at batch.micro={verdict.micro}, in the moment when most is held"
     table = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("zero", "activations recomputed", *PARTS, "total", "fits", "largest batch.micro", "network"):
         table.add_column(name, justify="left" if name in ("activations recomputed", "fits") else "right")
@@ -169,8 +170,8 @@ def show_training(plan: TrainingPlan, config: TrainingConfig, command: str) -> N
         table.add_row(
             f"stage{choice.stage}",
             choice.policy,
-            *(f"{held[part] / 1e9:,.2f}" for part in PARTS),
-            f"{choice.memory.total / 1e9:,.2f}",
+            *(f"{held[part] / factor:,.2f}" for part in PARTS),
+            f"{choice.memory.total / factor:,.2f}",
             {True: "yes", False: "no", None: "?"}[choice.verdict.fits],
             "?" if choice.verdict.largest_micro is None else str(choice.verdict.largest_micro),
             "?" if choice.network_seconds is None else duration(choice.network_seconds),

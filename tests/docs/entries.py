@@ -1,10 +1,12 @@
 """Commands of the pages that start an entry point: its module, its overrides, its ranks; and whether they compose."""
 
 import functools
+import importlib
 import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -58,10 +60,20 @@ def problem(command: Started) -> str:
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = compose(name, overrides)
-        validated(composed, schema)[0].check(command.ranks)
+        config = validated(composed, schema)[0]
+        _settle(command, config)
+        config.check(command.ranks)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return f"{error} {error.__cause__ or ''}"
     return ""
+
+
+def _settle(command: Started, config: Any) -> None:
+    """What follows from other fields; what follows from a model directory only where it is there."""
+    settle = getattr(importlib.import_module(command.module), "_settle", None)
+    origin = getattr(config, "origin", "")
+    if settle and (not origin or Path(origin).exists()):
+        settle(config, {argument.partition("=")[0] for argument in command.arguments})
 
 
 @functools.cache

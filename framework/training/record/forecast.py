@@ -81,11 +81,12 @@ def comparison(run: Path, config: TrainingConfig, facts: Mapping[str, Any]) -> d
     Args:
         run: the run directory.
         config: of the run.
-        facts: `peak_bytes`, `tokens_per_second`, `training_seconds`, `parameters` of the run.
+        facts: `peak_bytes`, `tokens_per_second`, `training_seconds` of the run, and `trained` parameters of a rank.
     """
     plan = planned(run)
+    partly = plan["purpose"] != "pretrain" or config.parallel.tensor > 1  # no rank has all of the model to count
     found = {
-        "parameters": (plan["work"]["parameters"], facts.get("parameters")),
+        "parameters": (plan["work"]["parameters"], None if partly else facts["trained"]),
         "memory_bytes": (plan["memory"]["moments"][plan["memory"]["moment"]], facts.get("peak_bytes")),
         "tokens_per_second": (plan["duration"]["tokens_per_second"], facts["tokens_per_second"]),
         "training_seconds": (plan["duration"]["seconds"], facts["training_seconds"]),

@@ -11,6 +11,7 @@ from framework.config import TrainingConfig
 from framework.stream.manifest import kept_tokenizer
 from framework.training.checkpoints.store import newest_place
 from framework.training.engine import Engine
+from framework.training.optimization.optimizer import trainable
 from framework.training.record.forecast import comparison, peak_bytes
 from framework.training.record.json_lines import objects
 from framework.training.record.tally import Tally
@@ -48,11 +49,9 @@ def gather(
             "report": str(run / "report.html"),
         },
     }
-    measured = (
-        {"parameters": sum(map(element_count, engine.module.parameters()))} if config.parallel.tensor == 1 else {}
-    )
-    measured["peak_bytes"] = peak_bytes(run, records, engine.device)
-    facts["plan"] = comparison(run, config, facts | measured)
+    trained = sum(element_count(parameter) for _, parameter in trainable(engine.module))
+    peak = peak_bytes(run, records, engine.device)
+    facts["plan"] = comparison(run, config, facts | {"trained": trained, "peak_bytes": peak})
     written = run / ".summary.json.partial"
     written.write_text(json.dumps(facts, indent=1) + "\n")
     written.replace(run / "summary.json")  # at once: half of one would be shown when the run is asked for again
