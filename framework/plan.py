@@ -7,9 +7,9 @@ from framework.app import entry
 from framework.config import PlanConfig
 
 
-def _settle(config: PlanConfig, given: set[str]) -> None:
+def settle(config: PlanConfig, given: set[str]) -> None:
     """What is not given follows from the model, and from the cluster."""
-    from framework.planning.defaults import settle
+    from framework.planning import defaults
 
     if config.origin:
         from framework.training.origin import take_shape
@@ -20,7 +20,7 @@ def _settle(config: PlanConfig, given: set[str]) -> None:
 
         config.model.vocabulary_size = read_manifest(config.data.path).vocabulary_size
     if config.purpose != "inference":
-        settle(config, given, _parameters)
+        defaults.settle(config, given, _parameters)
 
 
 def _parameters(config: PlanConfig) -> "Parameters":  # noqa: F821
@@ -31,7 +31,7 @@ def _parameters(config: PlanConfig) -> "Parameters":  # noqa: F821
     return parameters_of(config, *adapted_shapes(config.model, config, classifies))
 
 
-@entry("plan", PlanConfig, _settle)
+@entry("plan", PlanConfig, settle)
 def main(config: PlanConfig) -> None:
     """Print the plan that `config` asks for."""
     from framework.planning.command import tell

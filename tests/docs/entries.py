@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 import framework.config
+from framework import plan
 from framework.composition import CONFIGS, _typed_defaults, validated, with_quoted_texts
 from framework.errors import UserError
 
@@ -58,7 +59,10 @@ def problem(command: Started) -> str:
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = compose(name, overrides)
-        validated(composed, schema)[0].check(command.ranks)
+        config = validated(composed, schema)[0]
+        if name == "plan":  # which checks what follows from what is given
+            plan.settle(config, {override.partition("=")[0] for override in overrides})
+        config.check(command.ranks)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return f"{error} {error.__cause__ or ''}"
     return ""
