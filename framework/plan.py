@@ -3,8 +3,13 @@
 python -m framework.plan model=llama_8b cluster=h100_8 cluster.gpus=64 data.tokens=160e9
 """
 
+from typing import TYPE_CHECKING
+
 from framework.app import entry
 from framework.config import PlanConfig
+
+if TYPE_CHECKING:
+    from framework.planning.parameters import Parameters
 
 
 def settle(config: PlanConfig, given: set[str]) -> None:
@@ -23,7 +28,7 @@ def settle(config: PlanConfig, given: set[str]) -> None:
         defaults.settle(config, given, _parameters)
 
 
-def _parameters(config: PlanConfig) -> "Parameters":  # noqa: F821
+def _parameters(config: PlanConfig) -> "Parameters":
     from framework.finetuning.adaptation.planned import adapted_shapes
     from framework.planning.parameters import parameters_of
 
