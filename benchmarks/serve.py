@@ -27,16 +27,15 @@ PROMPTS = ["It is a truth", "The river", "In the year 1851 the", "She opened the
 def direct(model_path: str, prompts: Sequence[str], tokens: int, rows: int, positions: int) -> tuple[float, int]:
     """Seconds and tokens of the decoder with at most `rows` requests in it at a time."""
     from framework.inference.decoder import Decoder
-    from framework.inference.generation import load
+    from framework.inference.generation import load, prompt_tokens
     from framework.inference.request import Request
-    from framework.inference.sampling import Sampling
+    from framework.inference.sampling import GREEDY
 
     model, tokenizer = _once(load, model_path)
     decoder = Decoder(model, tokenizer, rows=rows, positions=positions)
-    start = [] if tokenizer.begin is None else [tokenizer.begin]
     began, written = time.perf_counter(), 0
     for prompt in prompts:
-        decoder.submit(Request((*start, *tokenizer.encode(prompt)), tokens, Sampling(temperature=0)))
+        decoder.submit(Request(prompt_tokens(tokenizer, prompt), tokens, GREEDY))
     while decoder.busy:
         written += sum(len(piece.tokens) for _, piece in decoder.step())
     return time.perf_counter() - began, written

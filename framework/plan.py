@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from framework.planning.parameters import Parameters
 
 
-def settle(config: PlanConfig, given: set[str]) -> None:
+def _settle(config: PlanConfig, given: set[str]) -> None:
     """What is not given follows from the model, and from the cluster."""
     from framework.planning import defaults
 
@@ -36,7 +36,7 @@ def _parameters(config: PlanConfig) -> "Parameters":
     return parameters_of(config, *adapted_shapes(config.model, config, classifies))
 
 
-@entry("plan", PlanConfig, settle)
+@entry("plan", PlanConfig, _settle)
 def main(config: PlanConfig) -> None:
     """Print the plan that `config` asks for."""
     from framework.planning.command import tell

@@ -102,7 +102,7 @@ def check_cuda() -> list[Finding]:
 
     version, has_driver = driver(), Path("/dev/nvidiactl").exists()
     if torch.cuda.is_available():
-        nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+        nccl = ".".join(map(str, torch.cuda.nccl.version()))
         return [Finding("CUDA", f"torch's {torch.version.cuda}, driver {version or 'unknown'}, NCCL {nccl}")]
     if not version and not has_driver:
         return [Finding("CUDA", "no NVIDIA driver here: runs are on the CPU")]

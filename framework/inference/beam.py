@@ -88,7 +88,7 @@ class BeamSearch:
 
     def _read(self, prompt: Sequence[int]) -> Tensor:
         """Logits [1, V] after the prompt, which is then in all rows of the cache."""
-        row = self._cache.row(0, 0)
+        row = self._cache.rows(0, 1, 0)
         for start in range(0, len(prompt), self._prefill_tokens):
             logits = self._forward([prompt[start : start + self._prefill_tokens]], row)
         for beam in range(1, self._beams):
@@ -102,7 +102,7 @@ class BeamSearch:
         if parents != list(range(len(parents))):
             for buffer in (*self._cache.keys, *self._cache.values):
                 buffer[: len(parents), :length] = buffer[parents, :length]
-        rows = self._cache.rows(len(running))
+        rows = self._cache.rows(0, len(running), length)
         logits_BV = self._forward([beam.tokens[-1:] for beam in running], rows)
         self._cache.length = rows.length
         return logits_BV

@@ -17,7 +17,7 @@ from framework.checks import require, require_positive
 from framework.config import ModelConfig
 from framework.inference.continuation import Continuation, choose, likelihoods_of
 from framework.inference.request import Piece, Request
-from framework.model.cache import KeyValueCache, RowLengths
+from framework.model.cache import Cache, KeyValueCache, RowLengths
 from framework.model.tokenizer import Tokenizer
 from framework.model.transformer import Transformer
 
@@ -105,7 +105,7 @@ class Decoder:
     def _read(self, text: Continuation) -> list[tuple[int, Piece]]:
         """A part of a prompt; with the last one comes the first token of the continuation."""
         part, text.unread = text.unread[: self._prefill_tokens], text.unread[self._prefill_tokens :]
-        cache = self._cache.row(len(self._writing), text.length)
+        cache = self._cache.rows(len(self._writing), 1, text.length)
         logits_BV = self._forward([part], cache)
         text.length += len(part)
         if text.unread:
@@ -117,13 +117,18 @@ class Decoder:
     def _write(self) -> list[tuple[int, Piece]]:
         """A token of every text in writing."""
         texts = list(self._writing)
-        cache = RowLengths(self._cache, [text.length for text in texts], self._config.sliding_window)
+        lengths = [text.length for text in texts]
+        cache: Cache
+        if len(set(lengths)) == 1:  # then nothing has to be masked
+            cache = self._cache.rows(0, len(texts), lengths[0])
+        else:
+            cache = RowLengths(self._cache, lengths, self._config.sliding_window)
         logits_BV = self._forward([text.unread for text in texts], cache)
         for text in texts:
             text.length += 1
         return self._add(texts, logits_BV)
 
-    def _forward(self, tokens: Sequence[Sequence[int]], cache: KeyValueCache | RowLengths) -> Tensor:
+    def _forward(self, tokens: Sequence[Sequence[int]], cache: Cache) -> Tensor:
         """Logits [B, V] after the last of the tokens, in fp32."""
         tokens_BT = torch.tensor(tokens, device=self._device)
         return self._model(tokens_BT, cache=cache, last_only=True)[:, -1].float()

@@ -71,17 +71,11 @@ class KeyValueCache:
         """See `Cache.advance`."""
         self.length += tokens
 
-    def row(self, number: int, length: int) -> "KeyValueCache":
-        """One row as a cache of its own, over the same memory, of which `length` positions are filled."""
-        return self._part(slice(number, number + 1), length)
-
-    def rows(self, count: int) -> "KeyValueCache":
-        """The first rows as a cache of its own, over the same memory."""
-        return self._part(slice(count), self.length)
-
-    def _part(self, rows: slice, length: int) -> "KeyValueCache":
+    def rows(self, first: int, count: int, length: int) -> "KeyValueCache":
+        """Some rows as a cache of its own, over the same memory, of which `length` positions are filled."""
         part = object.__new__(KeyValueCache)
-        part.keys, part.values = [keys[rows] for keys in self.keys], [values[rows] for values in self.values]
+        part.keys = [keys[first : first + count] for keys in self.keys]
+        part.values = [values[first : first + count] for values in self.values]
         part.length = length
         return part
 

@@ -1,10 +1,12 @@
 """Commands of the pages that start an entry point: its module, its overrides, its ranks; and whether they compose."""
 
 import functools
+import importlib
 import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -13,7 +15,6 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 import framework.config
-from framework import plan
 from framework.composition import CONFIGS, _typed_defaults, validated, with_quoted_texts
 from framework.errors import UserError
 
@@ -60,12 +61,19 @@ def problem(command: Started) -> str:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = compose(name, overrides)
         config = validated(composed, schema)[0]
-        if name == "plan":  # which checks what follows from what is given
-            plan.settle(config, {override.partition("=")[0] for override in overrides})
+        _settle(command, config)
         config.check(command.ranks)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return f"{error} {error.__cause__ or ''}"
     return ""
+
+
+def _settle(command: Started, config: Any) -> None:
+    """What follows from other fields; what follows from a model directory only where it is there."""
+    settle = getattr(importlib.import_module(command.module), "_settle", None)
+    origin = getattr(config, "origin", "")
+    if settle and (not origin or Path(origin).exists()):
+        settle(config, {argument.partition("=")[0] for argument in command.arguments})
 
 
 @functools.cache

@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, tuple[str, ...]]] = {  # by entry point, what is adde
         "": ("memorization.passages=2", "tasks.limit=4", "harness.limit=2"),
         "perplexity.data": ("perplexity.documents=2",),
     },
+    "framework.compress": {"perplexity.data": ("perplexity.documents=2",)},
     "framework.generate": {"": ("maximum_tokens=8",)},
 }
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,13 @@ def test_every_page_is_linked_from_the_index():
     index = text_of("docs/README.md")
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
     assert {page for page in pages if f"({page}" not in index} == set()
+
+
+def test_the_readme_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    table = text_of("README.md").split("| extra |")[1].split("\n\n")[0]
+    named = "".join(row.split("|")[1] for row in table.splitlines()[2:])
+    assert set(re.findall(r"`([a-z0-9]+)`", named)) == set(extras)
 
 
 @every_page

@@ -98,19 +98,25 @@ def program(block: Block, command: str = "") -> list[str]:
 
 def start(block: Block, place: Path) -> subprocess.Popen:
     """Start what goes on running, and wait until its URL answers."""
+    url = block.notes["until"]
+    assert not answers(url), f"{block.name}: something else is at {url} already"
     server = subprocess.Popen(program(block), cwd=place, env=environment(place), process_group=0)
     until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
+    while not answers(url):
         assert server.poll() is None, f"{block.name} ends with {server.returncode}"
-        try:
-            urllib.request.urlopen(block.notes["until"], timeout=5)
-        except urllib.error.HTTPError:
-            return server
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return server
-    raise AssertionError(f"{block.name}: {block.notes['until']} does not answer")
+        assert time.monotonic() < until, f"{block.name}: {url} does not answer"
+        time.sleep(0.2)
+    return server
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def environment(place: Path) -> dict[str, str]:

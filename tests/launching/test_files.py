@@ -80,6 +80,7 @@ def test_the_jobset_says_the_same_everywhere():
     assert (ROOT / container["command"][0]).exists()
 
 
+@pytest.mark.slow
 def test_the_jobset_runs_what_it_names(tmp_path):
     """The command and the arguments, with the entry point's own look at them."""
     container = POD["containers"][0]

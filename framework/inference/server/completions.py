@@ -1,11 +1,13 @@
 """POST /v1/completions: prompts continued."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from framework.inference.generation import prompt_tokens
 from framework.inference.request import Piece
 from framework.inference.server.likelihoods import Offsets, TokenNames
 from framework.inference.server.refusal import require_model
@@ -49,12 +51,9 @@ def completion_routes(writer: Writer, model: str) -> APIRouter:
     return router
 
 
-def _tokens(writer: Writer, prompt: str | list[int]) -> list[int]:
+def _tokens(writer: Writer, prompt: str | list[int]) -> Sequence[int]:
     """A text is read as the start of a document; ids are taken as they are."""
-    if not isinstance(prompt, str):
-        return prompt
-    begin = writer.tokenizer.begin
-    return ([] if begin is None else [begin]) + writer.tokenizer.encode(prompt)
+    return prompt_tokens(writer.tokenizer, prompt) if isinstance(prompt, str) else prompt
 
 
 def _text(writer: Writer, prompt: str | list[int]) -> str:

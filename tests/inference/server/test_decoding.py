@@ -7,6 +7,7 @@ import pytest
 
 from framework.errors import UserError
 from framework.inference.request import Piece, Request
+from framework.inference.sampling import GREEDY
 from framework.inference.server.decoding import DecodingThread
 from framework.inference.server.refusal import Refusal
 
@@ -70,7 +71,7 @@ def run(test, capacity=4):
 
 
 def request(count=3, token=1):
-    return Request((token,), count)
+    return Request((token,), count, GREEDY)
 
 
 def far():

@@ -77,10 +77,7 @@ def storm(server, model, streams, seed, tokens):
     chance = random.Random(seed)
     prompts = ["the river", "stone", "日本語 tree", "12 of the"]
     model, tokenizer = load(model)
-    expected = {
-        prompt: "".join(generate_text(model, tokenizer, prompt, temperature=0.0, maximum_tokens=tokens))
-        for prompt in prompts
-    }
+    expected = {prompt: "".join(generate_text(model, tokenizer, prompt, maximum_tokens=tokens)) for prompt in prompts}
     outcomes = Counter()
 
     async def one(client, kind, prompt):

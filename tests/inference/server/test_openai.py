@@ -30,7 +30,7 @@ def direct(language):
 def expected(direct):
     """Greedy continuations of `PROMPTS`, each written alone."""
     model, tokenizer, _ = direct
-    return ["".join(generate_text(model, tokenizer, one, temperature=0.0, maximum_tokens=24)) for one in PROMPTS]
+    return ["".join(generate_text(model, tokenizer, one, maximum_tokens=24)) for one in PROMPTS]
 
 
 def test_the_model_is_listed(client, server):

@@ -9,6 +9,7 @@ import pytest
 from tests.inference.server.running import running
 
 sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
@@ -95,11 +96,12 @@ def test_a_text_is_written_on(visit, server):
     page.wait_for_selector("#below:not([hidden])")
     assert page.locator("#view-text").get_attribute("aria-pressed") == "true"  # as the model has no template of its own
     one.settings(temperature=0, max_tokens=5)
+    page.click("#input")
     page.keyboard.type("the river")
     page.keyboard.press("Enter")
     page.wait_for_selector(".under")
     page.get_by_role("button", name="Go on").click()
-    page.wait_for_function("document.querySelector('.given').textContent.length > 9")
+    expect(page.locator(".given")).not_to_have_text("the river")
     page.wait_for_selector(".under")
     with server.client() as client:
         asked = {"prompt": "the river", "temperature": 0, "max_tokens": 5, "top_p": 0.95}
@@ -116,7 +118,7 @@ def test_stop_ends_the_answer_and_frees_its_row(visit, server):
     page.wait_for_selector("#below:not([hidden])")
     one.settings(temperature=0, max_tokens=4000)
     one.say("the river")
-    page.wait_for_function("document.querySelector('.said')?.textContent.length > 30")
+    expect(page.locator(".said")).to_have_text(re.compile(".{30}", re.S))
     assert page.locator("#send").inner_text() == "Stop"
     page.keyboard.press("Escape")
     page.wait_for_selector(".under")
@@ -155,11 +157,13 @@ def test_every_control_has_a_name(visit):
     page = visit().page
     page.wait_for_selector("#below:not([hidden])")
     unnamed = page.evaluate(
-        """[...document.querySelectorAll('button, input, textarea')].filter((control) => !control.ariaHidden
+        """[...document.querySelectorAll('button, input, textarea')].filter((control) => control.checkVisibility()
            && !control.textContent.trim() && ![...(control.labels ?? [])].some((label) => label.textContent.trim())
-        ).length"""
+        ).map((control) => control.outerHTML)"""
     )
-    assert unnamed == 0
+    assert unnamed == []
+    for name in ("Temperature", "Top p", "Seed", "Maximum tokens", "Your text"):
+        assert page.get_by_label(name).is_visible()
 
 
 def test_the_page_may_load_nothing_from_elsewhere(visit, server):
@@ -186,7 +190,7 @@ def test_a_classifier_shows_bars(visit, classifier):
         page.wait_for_selector("#lock:not([hidden])")
         page.fill("#key", "wrong")
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('#lock-wrong').textContent.includes('not the server')")
+        expect(page.locator("#lock-wrong")).to_have_text("That key is not the server's.")
         page.fill("#key", "sesame")
         page.keyboard.press("Enter")
         page.wait_for_selector("#judge:not([hidden])")
