@@ -3,13 +3,18 @@
 python -m framework.plan model=llama_8b cluster=h100_8 cluster.gpus=64 data.tokens=160e9
 """
 
+from typing import TYPE_CHECKING
+
 from framework.app import entry
 from framework.config import PlanConfig
+
+if TYPE_CHECKING:
+    from framework.planning.parameters import Parameters
 
 
 def _settle(config: PlanConfig, given: set[str]) -> None:
     """What is not given follows from the model, and from the cluster."""
-    from framework.planning.defaults import settle
+    from framework.planning import defaults
 
     if config.origin:
         from framework.training.origin import take_shape
@@ -20,10 +25,10 @@ def _settle(config: PlanConfig, given: set[str]) -> None:
 
         config.model.vocabulary_size = read_manifest(config.data.path).vocabulary_size
     if config.purpose != "inference":
-        settle(config, given, _parameters)
+        defaults.settle(config, given, _parameters)
 
 
-def _parameters(config: PlanConfig) -> "Parameters":  # noqa: F821
+def _parameters(config: PlanConfig) -> "Parameters":
     from framework.finetuning.adaptation.planned import adapted_shapes
     from framework.planning.parameters import parameters_of
 

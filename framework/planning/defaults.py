@@ -74,7 +74,7 @@ def settle_steps(config: PretrainConfig, given: set[str]) -> None:
 def _sequences(config: PlanConfig, ranks: int) -> int:
     """Of a batch: those of a model of this size, in a number that lanes and ranks allow."""
     if config.purpose == "finetune":
-        tokens, lanes = 64 * config.data.sequence_length, 1
+        tokens, lanes = 64.0 * config.data.sequence_length, 1
     else:
         size = count_parameters(config.model).total
         tokens = next(tokens for most, tokens in BATCH_TOKENS if size <= most)

@@ -196,7 +196,7 @@ def _listed(title: str, rows: Rows) -> object:
 
     table = Table(title=title, title_justify="left", show_header=False)
     for justify in ("left", "right", "left"):
-        table.add_column(justify=justify)  # type: ignore[arg-type]
+        table.add_column(justify=justify)
     for row in rows:
         table.add_row(*row)
     return table

@@ -47,7 +47,7 @@ class Given:
         return cls(
             trained={name: shape for name, shape, trains in named if trains},
             frozen={name: shape for name, shape, trains in named if not trains},
-            packed_bytes=sum(m.stored_bytes() for m in model.modules() if hasattr(m, "stored_bytes")),
+            packed_bytes=sum(_stored_bytes(module) for module in model.modules()),
             resident=resident,
         )
 
@@ -107,6 +107,11 @@ def planned(run: Path) -> dict[str, Any]:
     """What `foretell` kept, as JSON; empty for a run that has none."""
     found: dict[str, Any] = json.loads((run / FILE).read_bytes()) if (run / FILE).exists() else {}
     return found
+
+
+def _stored_bytes(module: Any) -> int:
+    """Of a layer that packs its weight."""
+    return module.stored_bytes() if hasattr(module, "stored_bytes") else 0
 
 
 def _checkpoint_bytes(run: Path, config: TrainingConfig) -> int | None:
