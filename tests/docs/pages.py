@@ -129,7 +129,7 @@ def inline_code(page: str) -> list[str]:
 
 def links(page: str) -> list[str]:
     """The targets of links and images that lead to this repository."""
-    found = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", prose(page)))
+    found = re.findall(r"""(?:\]\(|(?:src|href)=")([^)"\s]+)""", re.sub(r"`[^`]*`", "", prose(page)))
     return [link for link in found if not re.match(r"[a-z]+:", link)]
 
 
