@@ -154,33 +154,44 @@ def _brief(value: float) -> str:
 def show_training(plan: TrainingPlan, config: TrainingConfig, command: str) -> None:
     """Print tables to the console."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(soft_wrap=True)
     console.print(_listed(f"Plan: {plan.purpose} on {plan.ranks} x {config.cluster.name}", training_rows(plan, config)))
-    verdict = plan.verdict
-    unit, factor = ("GB", 1e9) if max(choice.memory.total for choice in plan.choices) >= 1e9 else ("MB", 1e6)
-    title = f"Memory of a rank in {unit} at batch.micro={verdict.micro}, in the moment when most is held"
-    table = Table(title=title, title_justify="left", caption_justify="left")
-    for name in ("zero", "activations recomputed", *PARTS, "total", "fits", "largest batch.micro", "network"):
-        table.add_column(name, justify="left" if name in ("activations recomputed", "fits") else "right")
-    for choice in plan.choices:
-        held = choice.memory.parts
-        chosen = (choice.stage, choice.policy) == (config.zero.stage, config.memory.activation_checkpointing)
-        table.add_row(
-            f"stage{choice.stage}",
-            choice.policy,
-            *(f"{held[part] / factor:,.2f}" for part in PARTS),
-            f"{choice.memory.total / factor:,.2f}",
-            {True: "yes", False: "no", None: "?"}[choice.verdict.fits],
-            "?" if choice.verdict.largest_micro is None else str(choice.verdict.largest_micro),
-            "?" if choice.network_seconds is None else duration(choice.network_seconds),
-            style="bold" if chosen else None,
-        )
-    console.print(table)
+    if not console.is_terminal:
+        console.width = max(console.width, 110)  # a file takes all columns side by side
+    console.print(_choices(plan, config))
     if plan.memory.host:
         console.print(f"Offloaded: {size(plan.memory.host)} on the host for each rank.", highlight=False)
     console.print(f"To start it:\n  {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _choices(plan: TrainingPlan, config: TrainingConfig) -> object:
+    """A column for each ZeRO stage with each policy for activations, the one that is set in bold."""
+    from rich import box
+    from rich.table import Table
+
+    unit, factor = ("GB", 1e9) if max(choice.memory.total for choice in plan.choices) >= 1e9 else ("MB", 1e6)
+    title = (
+        f"Memory of a rank in {unit} at batch.micro={plan.verdict.micro}, in the moment when most is held, by zero= and"
+    )
+    table = Table(
+        title=f"{title}\nmemory.activation_checkpointing=", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
+    table.add_column()
+    for choice in plan.choices:
+        chosen = (choice.stage, choice.policy) == (config.zero.stage, config.memory.activation_checkpointing)
+        header = f"stage{choice.stage}\n{choice.policy}"
+        table.add_column(header, justify="right", style="bold" if chosen else None, no_wrap=True)
+    for part in PARTS:
+        table.add_row(part, *(f"{choice.memory.parts[part] / factor:,.2f}" for choice in plan.choices))
+    table.add_row("total", *(f"{choice.memory.total / factor:,.2f}" for choice in plan.choices), end_section=True)
+    verdicts = [choice.verdict for choice in plan.choices]
+    table.add_row("fits", *({True: "yes", False: "no", None: "?"}[verdict.fits] for verdict in verdicts))
+    most = ("?" if verdict.largest_micro is None else str(verdict.largest_micro) for verdict in verdicts)
+    table.add_row("largest\nbatch.micro", *(f"\n{number}" for number in most))
+    seconds = (choice.network_seconds for choice in plan.choices)
+    table.add_row("network", *("?" if time is None else duration(time) for time in seconds))
+    return table
 
 
 def show_inference(plan: InferencePlan, config: TrainingConfig) -> None:
