@@ -187,6 +187,7 @@ def test_every_rank_leaves_with_code_2_and_one_speaks(mistake, named, tmp_path):
     assert silence == ""
 
 
+@pytest.mark.slow
 def test_ranks_that_cannot_share_the_batch(tmp_path):
     done = run("framework.pretrain", f"run.directory={tmp_path}", "batch.sequences=64", ranks=3)
     assert done.returncode != 0
@@ -217,6 +218,7 @@ def test_the_configuration_is_shown_as_it_would_be_used():
     assert shown["zero"]["stage"] == 3
 
 
+@pytest.mark.slow
 def test_a_sweep_under_a_launcher_makes_one_run_directory_a_trial(tmp_path):
     data = make_data(tmp_path / "data", {"web": 60})
     places = (f"data.path={data}", f"run.directory={tmp_path / 'runs'}", "run.name=sweep")

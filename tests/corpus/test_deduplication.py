@@ -139,6 +139,7 @@ def test_documents_that_stay_are_those_of_brute_force(tasks: int, workers: int, 
     assert set(sample) == {"duplicate", "near_duplicate"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tasks", "workers"), [(1, 1), (7, 2)])
 def test_exact_duplicates_alone(tasks: int, workers: int, tmp_path: Path) -> None:
     corpora = planted()
@@ -209,6 +210,7 @@ def test_memory_of_a_long_text_is_that_of_its_words(tmp_path: Path) -> None:
     assert peak(lambda: sign(text)) < 50_000_000  # all of its hashes at a time would be 90 MB, three times over
 
 
+@pytest.mark.slow
 def test_memory_of_digests_does_not_grow_with_their_number(tmp_path: Path) -> None:
     def write(count: int) -> None:
         with DigestWriter(tmp_path / str(count), 0, 4) as digests:

@@ -100,6 +100,7 @@ def test_copies_go_within_and_across_corpora(tmp_path: Path) -> None:
     assert {json.loads(line)["rule"] for line in dropped} == {"duplicate", "duplicate_paragraphs"}
 
 
+@pytest.mark.slow
 def test_near_copies_go_and_the_rest_is_a_subset(tmp_path: Path) -> None:
     config = corpora(tmp_path, near=True)
     manifest = prepare(config)
@@ -161,6 +162,7 @@ def test_order_of_corpora_says_which_copy_stays(tmp_path: Path) -> None:
         assert sorted(kept_texts(config, name)) == sorted(fresh)
 
 
+@pytest.mark.slow
 def test_what_is_too_short_without_its_paragraphs_goes(tmp_path: Path) -> None:
     config = corpora(tmp_path)
     for corpus in config.corpora.values():

@@ -71,6 +71,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path, alone: dict[str, 
     assert contents(config.output) == alone
 
 
+@pytest.mark.slow
 def test_the_number_of_tasks_changes_no_token(tmp_path: Path, alone: dict[str, bytes]) -> None:
     config = many(tmp_path, ExecutorConfig(workers=2, tasks=2))
     prepare(config)

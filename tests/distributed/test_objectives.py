@@ -7,6 +7,8 @@ import pytest
 from tests.launch import SMALL, pretrain, records, run
 from tests.synthetic import make_data
 
+pytestmark = pytest.mark.slow
+
 INFILLING = ("objective=fill_in_middle", "objective.rate=0.5")
 
 

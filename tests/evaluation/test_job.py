@@ -67,6 +67,7 @@ def facts(folder):
     return results
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_numbers_of_one_to_the_last_bit(outputs):
     assert facts(outputs[1]) == facts(outputs[2])
     names = sorted(path.name for path in (outputs[1] / "outcomes").iterdir())

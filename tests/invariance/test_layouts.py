@@ -40,6 +40,7 @@ def test_no_layout_matters(runs, data, reference, layout):
     assert_same_curve(pretrain(runs, data, slug(layout), *overrides, ranks=ranks), reference)
 
 
+@pytest.mark.slow
 def test_the_deepspeed_launcher_starts_the_same_run(runs, data, reference):
     records = pretrain(runs, data, "launcher", "zero=stage2", "run.stop_after=5", ranks=2, launcher="deepspeed")
     assert curve(records) == curve(reference)[:5]

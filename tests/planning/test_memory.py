@@ -95,6 +95,7 @@ def compared(text: str, marks: dict[str, list[int]], ranks: int) -> dict[str, tu
     return pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cases", "ranks"),
     [

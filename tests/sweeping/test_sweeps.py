@@ -107,6 +107,7 @@ def test_the_page_and_the_table_show_every_trial(undisturbed):
     assert f"best: runs/swept-{sweep['best']}; to have it again:" in table
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(undisturbed, data, tmp_path):
     whole = command("framework.pretrain", *SWEEP, f"data.path={data}")
     job = subprocess.Popen(whole, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

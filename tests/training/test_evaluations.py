@@ -9,6 +9,7 @@ from tests.launch import pretrain, run
 TASKS = ("bias.templates=true",)
 
 
+@pytest.mark.slow
 def test_the_live_model_says_what_its_directory_says(runs, data, tmp_path):
     live = [f"evaluation.{task}" for task in TASKS]
     whole = ("schedule.steps=6", "run.stop_after=0", "evaluation.every=4", "zero=stage3")

@@ -149,6 +149,7 @@ def test_the_ids_are_those_of_transformers(origins, prepared, name, opens):
     assert block["reserved"] == {token: theirs.convert_tokens_to_ids(token) for token in special}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 def test_a_model_is_continued_in_its_own_tokens(runs, origins, prepared, name):
     settings = (f"model.from={origins / name}", "samples.every=2", "samples.tokens=4", "samples.prompts=[the]")

@@ -10,6 +10,8 @@ from tests.launch import start_ranks
 from tests.training.frozen_ranks import CASES, FROZEN, SHARES, frozen_model
 from tests.training.optimizer_ranks import HALF, RATES, SETTINGS, batch
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 1.5  # hidden_size over mup_base_width
 
 

@@ -109,6 +109,7 @@ def contents(directory):
     return {path.relative_to(directory).as_posix(): sha256(path) for path in files}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_finds_the_run_complete_and_changes_nothing(finished, data):
     before = contents(finished)
     assert {"config.yaml", "metrics.jsonl", "summary.json", "model/config.json"} <= before.keys()

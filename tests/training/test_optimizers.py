@@ -14,6 +14,8 @@ from framework.training.optimization.optimizer import build_optimizer, check_no_
 from tests.launch import start_ranks
 from tests.training.optimizer_ranks import AVERAGE, HALF, MODEL, RATES, RESUMED, SETTINGS, batch, fresh_model
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 1.5  # hidden_size over mup_base_width
 FIELDS = {"adamw": {"exp_avg", "exp_avg_sq"}, "muon": {"momentum_buffer"}, "lion": {"exp_avg"}}
 

@@ -21,6 +21,7 @@ def test_a_run_keeps_its_plan_and_compares_it_with_the_facts(finished):
     assert f"{plan['verdict']['largest_micro']}" in log
 
 
+@pytest.mark.slow
 def test_tokens_say_how_many_steps_there_are_and_a_plan_that_does_not_fit_is_no_refusal(runs, data):
     """16 rows of 32 tokens a step."""
     places = (f"run.directory={runs}", "run.name=tight", f"data.path={data}")

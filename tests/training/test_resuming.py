@@ -66,6 +66,7 @@ def test_damaged_checkpoints_are_passed_over_and_trained_again(runs, data, undis
             assert (runs / "damaged" / file).read_bytes() == (undisturbed / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_without_a_sound_checkpoint_nothing_is_trained_and_nothing_removed(runs, data, undisturbed):
     shutil.copytree(undisturbed, runs / "ruined")
     for state in (runs / "ruined" / "checkpoints").glob("*/state.json"):

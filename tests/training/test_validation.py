@@ -68,6 +68,7 @@ def test_the_held_out_split_is_evaluated_when_due(finished):
     assert evaluated == [6, 12]
 
 
+@pytest.mark.slow
 def test_two_ranks_evaluate_to_the_same_numbers_and_write_the_missing_model(finished, runs, data):
     """The last checkpoint's weights on two ranks, with the other rows and the other padding that brings."""
     shutil.copytree(finished, runs / "on-two-ranks")

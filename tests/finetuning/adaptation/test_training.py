@@ -14,6 +14,8 @@ from framework.stream.loader import NO_LOSS
 from tests.finetuning.adaptation.adapted_ranks import ADAPTATIONS, CASES, HALF, MODEL, RATES, base_weights, batch
 from tests.launch import start_ranks
 
+pytestmark = pytest.mark.slow
+
 FILES = [f"{name}-{dtype}-{stage}" for name, dtype, stage in CASES]
 
 

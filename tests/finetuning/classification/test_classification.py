@@ -100,6 +100,7 @@ def assert_same(runs, name, records, reference, of):
     assert len(found) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_does_not_matter(runs, one, reference, layout):
     ranks, overrides = LAYOUTS[layout]

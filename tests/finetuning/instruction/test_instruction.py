@@ -84,6 +84,7 @@ def test_nor_do_shared_rows_and_layers(runs, settings, tmp_path, shared):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_exactly(runs, settings, reference):
     finetune(runs, "instruction-resumed", *settings, "zero=stage1", "run.stop_after=3")
     assert curve(finetune(runs, "instruction-resumed", *settings, "zero=stage1")) == curve(reference)

@@ -57,6 +57,7 @@ def test_no_layout_matters(runs, given, dpo, layout):
     compare(finetune(runs, f"dpo-{slug(layout)}", *given, *overrides, ranks=ranks), dpo)
 
 
+@pytest.mark.slow
 def test_the_layout_does_not_matter_even_to_what_is_of_the_whole_batch(runs, rated, kto):
     assert kto[-1]["train/reference_point"] > 0
     compare(finetune(runs, "kto-2", *rated, "zero=stage3", "batch.micro=1", ranks=2), kto)
