@@ -46,6 +46,10 @@ class Meeting:
     asked_as: str = "MASTER_ADDR"
     wait: float = WAIT
 
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise UserError(f"{self.asked_as.replace('ADDR', 'PORT')}: is {self.port}; it must lie in 1 to 65535")
+
     def __str__(self) -> str:
         return f"{self.asked_as}={self.address}, port {self.port}"
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from framework.model.families import family_of
 from framework.model.huggingface import classes_of, integers_of, read_model_directory, read_tensors
 from framework.model.integers import Integers
 from framework.model.tensor_names import TensorRule, tensor_rules
+from framework.model.tokenizer import read_json
 from framework.model.width import is_hidden_matrix
 
 _GROUPS = (128, 64, 32, 16)
@@ -37,18 +39,23 @@ def run(config: CompressConfig) -> None:
     asked = Perplexity(config.perplexity) if config.perplexity.data or config.perplexity.text else None
     rules = _matrices(source)
     chosen = [rule for rule in rules if not any(fnmatchcase(rule.ours[0], pattern) for pattern in config.skip)]
+    for pattern in config.skip:
+        if not any(fnmatchcase(rule.ours[0], pattern) for rule in rules):
+            raise UserError(f"skip: {pattern!r} matches no matrix; they are called like {rules[0].ours[0]}")
     tensors, _ = read_tensors(source)
     inputs = {rule.ours[0]: tensors[rule.theirs].shape[0 if rule.transposed else 1] for rule in chosen}
     _check(config, any(rule.transposed for rule in chosen))
     _settle(config, inputs)
+    told = {name: asdict(part) for name, part in vars(config).items() if name in ("pruning", "quantization")}
+    facts = {"compressed": {"from": str(source), "skipped": config.skip, **told}}
+    _refuse_other(target, facts)
     before = measure(source, asked, config)
     quantizes = config.quantization.name != "none"
     changed = {rule.theirs: _changed(rule, tensors[rule.theirs], config) for rule in chosen}
     left = [rule.theirs.removesuffix(".weight") for rule in rules if rule not in chosen]
-    told = {name: asdict(part) for name, part in vars(config).items() if name in ("pruning", "quantization")}
     write_changed(
         *(source, target, changed, scheme_of(config.quantization) if quantizes else None, _OUTPUTS + left),
-        {"compressed": {"from": str(source), "skipped": config.skip, **told}},
+        facts,
     )
     console.show(before, measure(target, asked, config), target)
 
@@ -92,6 +99,13 @@ def _settle(config: CompressConfig, inputs: Mapping[str, int]) -> None:
             raise UserError(
                 f"quantization.group: {told} does not divide the {count} inputs of {name}; {instead}skip it"
             )
+
+
+def _refuse_other(target: Path, facts: dict[str, Any]) -> None:
+    """What was made otherwise is not replaced."""
+    file = target / "provenance.json"
+    if target.exists() and (not file.exists() or read_json(file).get("compressed") != facts["compressed"]):
+        raise UserError(f"output: {target} exists and is not what these settings made; choose another, or remove it")
 
 
 def _changed(rule: TensorRule, tensor: Tensor, config: CompressConfig) -> Tensor | Integers:

@@ -27,7 +27,7 @@ Changed = Mapping[str, Tensor | Integers]  # by the family's names
 def write_changed(
     source: Path, target: Path, changed: Changed, scheme: Scheme | None, ignored: list[str], facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write `source` again with other matrices; tokenizer and all else as they were.
+    """Write `source` again with other matrices; tokenizer and all else as they were. What is at `target` is replaced.
 
     scheme: of the integers among `changed`; ignored: linear layers that are left as numbers; facts: go to
     provenance.json beside those of `source`.
@@ -36,11 +36,8 @@ def write_changed(
         The provenance written, with how the directory was verified.
 
     Raises:
-        UserError: something else than a model directory is at `target`, or what was read back differs; then nothing
-            is left behind.
+        UserError: what was read back differs; then nothing is left behind.
     """
-    if target.exists() and (not (target / "config.json").is_file() or target.resolve() == source.resolve()):
-        raise UserError(f"output: {target} exists and is no smaller model's directory; choose another path")
     partial = target.absolute().with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)

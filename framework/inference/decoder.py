@@ -15,6 +15,7 @@ from torch import Tensor
 
 from framework.checks import require, require_positive
 from framework.config import ModelConfig
+from framework.errors import UserError
 from framework.inference.continuation import Continuation, choose, likelihoods_of
 from framework.inference.request import Piece, Request
 from framework.model.cache import Cache, KeyValueCache, RowLengths
@@ -47,7 +48,7 @@ class Decoder:
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self._device = weight.device
         capacity = min(positions, learned)
-        self._cache = KeyValueCache(self._config, rows, capacity, dtype=weight.dtype, device=weight.device)
+        self._cache = _allocated(self._config, rows, capacity, weight)
         self._rows = rows
         self._prefill_tokens = prefill_tokens
         self._numbers = 0
@@ -154,6 +155,20 @@ class Decoder:
             self._cache.copy_row(last, row, text.length)
         if self._reading is not None:
             self._cache.copy_row(last + 1, last, self._reading.length)
+
+
+def _allocated(config: ModelConfig, rows: int, capacity: int, like: Tensor) -> KeyValueCache:
+    """Raises UserError where there is not so much memory."""
+    try:
+        return KeyValueCache(config, rows, capacity, dtype=like.dtype, device=like.device)
+    except RuntimeError as error:  # torch's, on the CPU and on a GPU
+        if "allocate" not in str(error):
+            raise
+        numbers = 2 * config.layers * rows * capacity * config.key_value_heads * config.head_size
+        raise UserError(
+            f"maximum_tokens: keys and values of {rows} x {capacity:,} positions take "
+            f"{numbers * like.element_size() / 1e9:,.1f} GB, which cannot be had; lower it, or positions, or rows"
+        ) from error
 
 
 def check_request(request: Request, config: ModelConfig, positions: int) -> None:

@@ -8,6 +8,7 @@ from framework.config import GenerateConfig
 from framework.errors import UserError
 from framework.inference.bulk import spelled
 from framework.inference.completion import Completion, joined
+from framework.inference.decoder import check_request
 from framework.inference.generation import generate_pieces, load
 from framework.inference.postprocess import Postprocess
 from framework.inference.prompts import Prompts
@@ -29,6 +30,8 @@ def print_completions(config: GenerateConfig) -> None:
     texts = config.prompts or [config.prompt]
     requests = [request_of(config, prompts.of_text(text)) for text in texts]
     if len(requests) == 1 and config.beams == 1 and not config.postprocess:
+        request = requests[0]
+        check_request(request, model.config, config.positions or len(request.tokens) + request.maximum_tokens - 1)
         print(texts[0] if config.echo else "", end="", flush=True)
         _print_likelihoods(_streamed(config, model, tokenizer, requests[0]), tokenizer)
         return

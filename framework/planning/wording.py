@@ -162,7 +162,8 @@ def show_training(plan: TrainingPlan, config: TrainingConfig, command: str) -> N
     console.print(_choices(plan, config))
     if plan.memory.host:
         console.print(f"Offloaded: {size(plan.memory.host)} on the host for each rank.", highlight=False)
-    console.print(f"To start it:\n  {command}", highlight=False, markup=False, soft_wrap=True)
+    if plan.verdict.fits is not False:
+        console.print(f"To start it:\n  {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _choices(plan: TrainingPlan, config: TrainingConfig) -> object:
@@ -224,7 +225,11 @@ def _verdict_words(verdict: Verdict, config: TrainingConfig) -> str:
     there = f"needs {needed}, tensors may take {size(verdict.limit)}"
     if verdict.fits:
         return f"fits: {there}; the largest batch.micro is {verdict.largest_micro}"
-    remedy = f"use batch.micro={verdict.largest_micro}" if verdict.largest_micro else "see python -m framework.plan"
+    remedy = (
+        f"use batch.micro={verdict.largest_micro}"
+        if verdict.largest_micro
+        else "take more GPUs, or what fits in the table of python -m framework.plan"
+    )
     return f"does not fit: {there}; {remedy}"
 
 

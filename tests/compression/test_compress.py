@@ -158,6 +158,7 @@ BAD = [
     ("gpt2", {"quantization": QuantizationConfig("int8")}, "GPT-2 keeps its layers in a form of its own"),
     ("llama", {"quantization": QuantizationConfig("int4", group=64)}, "64 does not divide the 48 inputs of blocks"),
     ("llama", {"pruning": PruningConfig("2:4"), "skip": ["*"]}, "skip: .* leaves no matrix to change"),
+    ("llama", {"pruning": PruningConfig("2:4"), "skip": ["mlp"]}, "skip: 'mlp' matches no matrix"),
     (
         "llama",
         {"quantization": QuantizationConfig("int8"), "perplexity": PerplexityConfig(text={"a": "/nowhere/*.txt"})},
@@ -174,14 +175,22 @@ def test_what_cannot_be_done_is_told_and_leaves_nothing(models, tmp_path, family
 
 
 def test_a_directory_is_neither_overwritten_by_itself_nor_quantized_twice(models, tmp_path):
-    with pytest.raises(UserError, match=r"output: .* is no smaller model's directory"):
+    with pytest.raises(UserError, match=r"output: .* is not what these settings made"):
         compress(models["llama"], models["llama"], quantization=QuantizationConfig("int8"))
     small = compress(models["llama"], tmp_path / "small", quantization=QuantizationConfig("int8"))
     with pytest.raises(UserError, match="is held as integers already"):
         compress(small, tmp_path / "smaller", quantization=QuantizationConfig("int4"))
     (tmp_path / "notes").mkdir()
-    with pytest.raises(UserError, match=r"output: .* is no smaller model's directory"):
+    with pytest.raises(UserError, match=r"output: .* is not what these settings made"):
         compress(models["llama"], tmp_path / "notes", quantization=QuantizationConfig("int8"))
+
+
+def test_what_was_made_with_other_settings_is_not_replaced(models, tmp_path):
+    small = compress(models["llama"], tmp_path / "small", quantization=QuantizationConfig("int8"))
+    compress(models["llama"], small, quantization=QuantizationConfig("int8"))
+    with pytest.raises(UserError, match="is not what these settings made"):
+        compress(models["llama"], small, pruning=PruningConfig("2:4"))
+    assert integers_of(small)
 
 
 def test_damaged_integers_are_told(models, tmp_path):

@@ -124,7 +124,10 @@ SHORT = ("run.stop_after=2", "batch.sequences=8", "validation.every=100")
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("stage3-recomputed", ("zero=stage3", "memory.activation_checkpointing=full", "model.sliding_window=9")),
+        pytest.param(
+            *("stage3-recomputed", ("zero=stage3", "memory.activation_checkpointing=full", "model.sliding_window=9")),
+            marks=pytest.mark.slow,
+        ),
         pytest.param("stage2", ("zero=stage2",), marks=pytest.mark.slow),
         pytest.param("rows", ("zero=stage1", "parallel.sequence=2", "model.heads=4"), marks=pytest.mark.slow),
         pytest.param("layers", ("zero=stage1", "parallel.tensor=2", "model.heads=4"), marks=pytest.mark.slow),
