@@ -16,6 +16,7 @@ class ClusterConfig:
     name: str = "cpu"
     peak_tflops: float = 0.1  # dense peak of one GPU or CPU core in the training precision, 1e12 FLOP/s, for MFU
     source: str = ""  # where that figure is from
+    bf16: bool = True  # whether that peak is reached in bf16 too; else a plan in bf16 says so
     device: str = "cpu"  # gpu | cpu: whose kernels compute, which decides what activations and losses need
     gpus: int = 1  # that a plan is for; of a CPU, ranks of one core
     gpus_per_node: int = 8

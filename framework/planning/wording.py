@@ -56,6 +56,7 @@ def training_rows(plan: TrainingPlan, config: TrainingConfig) -> Rows:
             f"matrix products and attention; 6 x parameters x tokens are {work.flops_by_parameters:.3g}",
         ),
         ("verdict", _verdict_word(plan.verdict), _verdict_words(plan.verdict, config)),
+        *_precision(config),
         (
             "network",
             "unknown" if plan.network.seconds is None else f"{duration(plan.network.seconds)} a step",
@@ -122,6 +123,16 @@ def inference_rows(plan: InferencePlan, config: TrainingConfig) -> Rows:
     if plan.cost is not None:
         rows += energy_rows(plan.cost.kwh, plan.cost.carbon_kg, config)
     return rows
+
+
+def _precision(config: TrainingConfig) -> Rows:
+    """A warning where the peak is of a precision in which nothing is trained here."""
+    if config.cluster.bf16 or config.precision.dtype == "fp32":
+        return []
+    told = (
+        f"{config.cluster.name} has none: its peak, and so the times, are those of fp16, in which Loam does not train"
+    )
+    return [("precision", config.precision.dtype, told)]
 
 
 def energy_rows(kwh: float | None, carbon_kg: float | None, config: TrainingConfig) -> Rows:

@@ -86,6 +86,13 @@ def test_a_plan_that_does_not_fit_is_a_plan():
     assert (verdict["fits"], verdict["largest_micro"]) == (False, 0)
 
 
+def test_what_cannot_be_started_so_is_said_so():
+    done = run("framework.plan", "model=llama_8b", "cluster=v100", "data.tokens=1e9")
+    assert done.returncode == 0, done.stderr
+    assert "v100 has none: its peak" in " ".join(done.stdout.replace("│", " ").split())
+    assert "To start it" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
