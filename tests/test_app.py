@@ -174,7 +174,7 @@ def test_a_missing_place_is_one_line(module, arguments, named, tmp_path):
 @pytest.mark.parametrize(
     ("mistake", "named"),
     [
-        ("model.heads=7", "[rank 0] model.heads: 7 heads"),
+        pytest.param("model.heads=7", "[rank 0] model.heads: 7 heads", marks=pytest.mark.slow),
         ("data.path=/nowhere", "[rank 0] /nowhere/tokens/manifest.json: No such file"),
     ],
 )

@@ -227,7 +227,9 @@ def test_near_duplicates_differ_in_case_marks_and_numbers(tmp_path: Path) -> Non
     assert ids(left("documents", NEAR, corpora, tmp_path)) == {"web": ["1"]}
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(
+    "name", ["webtext", *(pytest.param(n, marks=pytest.mark.slow) for n in SAMPLES if n != "webtext")]
+)
 def test_a_sample_met_twice_is_dropped_the_second_time(name: str, tmp_path: Path) -> None:
     documents = sample_documents(name, 60)
     once = left("documents", NEAR, {"a": documents}, tmp_path / "once")

@@ -110,7 +110,13 @@ prepare(from_yaml(sys.argv[1], PrepareConfig))
 """
 
 
-@pytest.mark.parametrize("where", ["reading", "before completion", "writing", "encoding"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        *(pytest.param(where, marks=pytest.mark.slow) for where in ("reading", "before completion", "writing")),
+        "encoding",
+    ],
+)
 def test_a_killed_run_goes_on_with_the_tasks_that_are_left(
     tmp_path: Path, alone: dict[str, bytes], where: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
