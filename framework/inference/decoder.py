@@ -166,8 +166,8 @@ def _allocated(config: ModelConfig, rows: int, capacity: int, like: Tensor) -> K
             raise
         numbers = 2 * config.layers * rows * capacity * config.key_value_heads * config.head_size
         raise UserError(
-            f"maximum_tokens: keys and values of {rows} x {capacity:,} positions take "
-            f"{numbers * like.element_size() / 1e9:,.1f} GB, which cannot be had; lower it, or positions, or rows"
+            f"rows: no memory for keys and values of {rows} rows of {capacity} tokens, "
+            f"{numbers * like.element_size() / 1e9:,.1f} GB; lower rows, positions or maximum_tokens"
         ) from error
 
 

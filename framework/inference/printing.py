@@ -8,7 +8,6 @@ from framework.config import GenerateConfig
 from framework.errors import UserError
 from framework.inference.bulk import spelled
 from framework.inference.completion import Completion, joined
-from framework.inference.decoder import check_request
 from framework.inference.generation import generate_pieces, load
 from framework.inference.postprocess import Postprocess
 from framework.inference.prompts import Prompts
@@ -30,10 +29,8 @@ def print_completions(config: GenerateConfig) -> None:
     texts = config.prompts or [config.prompt]
     requests = [request_of(config, prompts.of_text(text)) for text in texts]
     if len(requests) == 1 and config.beams == 1 and not config.postprocess:
-        request = requests[0]
-        check_request(request, model.config, config.positions or len(request.tokens) + request.maximum_tokens - 1)
-        print(texts[0] if config.echo else "", end="", flush=True)
-        _print_likelihoods(_streamed(config, model, tokenizer, requests[0]), tokenizer)
+        echo = texts[0] if config.echo else ""
+        _print_likelihoods(_streamed(config, model, tokenizer, requests[0], echo), tokenizer)
         return
     longest = max(len(request.tokens) + request.maximum_tokens - 1 for request in requests)
     found = completions(config, model, tokenizer, enumerate(requests), judge, longest)
@@ -47,12 +44,14 @@ def print_completions(config: GenerateConfig) -> None:
             print(f"loam: prompt {number + 1}: {completion.failed}", file=sys.stderr, flush=True)
 
 
-def _streamed(config: GenerateConfig, model: Transformer, tokenizer: Tokenizer, request: Request) -> Completion:
-    """What was printed as it came; the same text as among others in the first place."""
+def _streamed(
+    config: GenerateConfig, model: Transformer, tokenizer: Tokenizer, request: Request, echo: str
+) -> Completion:
+    """What was printed as it came, behind `echo`; the same text as among others in the first place."""
     request = replace(request, sampling=request.sampling.of(0, 0))
     pieces: list[Piece] = []
     for piece in generate_pieces(model, tokenizer, request, config.prefill_tokens, config.positions):
-        print(piece.text, end="", flush=True)
+        print(("" if pieces else echo) + piece.text, end="", flush=True)  # not before the request was accepted
         pieces.append(piece)
     print()
     return joined(pieces)

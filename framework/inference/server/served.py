@@ -59,7 +59,7 @@ def load(config: ServeConfig) -> Callable[[Callable[[], None]], Served]:
         return lambda failed: _encoder(model, tokenizer, config, name)
     chat, lacking = _chat(path, config)
     positions = min(config.positions or MOST_POSITIONS, model.config.maximum_positions)
-    decoder = _decoder(model, tokenizer, config, positions)
+    decoder = Decoder(model, tokenizer, rows=config.rows, positions=positions, prefill_tokens=config.prefill_tokens)
 
     def ready(failed: Callable[[], None]) -> Served:
         thread = DecodingThread(decoder, config.rows + config.limits.queue, failed)
@@ -72,17 +72,6 @@ def load(config: ServeConfig) -> Callable[[Callable[[], None]], Served]:
         return Served("a language model", card, routers, thread, lacking)
 
     return ready
-
-
-def _decoder(model: Transformer, tokenizer: Tokenizer, config: ServeConfig, positions: int) -> Decoder:
-    try:
-        return Decoder(model, tokenizer, rows=config.rows, positions=positions, prefill_tokens=config.prefill_tokens)
-    except RuntimeError as error:  # torch has no class of its own for the memory of a CPU
-        if "memory" not in str(error):
-            raise
-        raise UserError(
-            f"rows: no memory for keys and values of {config.rows} rows of {positions} tokens; lower rows or positions"
-        ) from error
 
 
 def _chat(path: Path, config: ServeConfig) -> tuple[Chat | None, dict[str, str]]:
