@@ -62,17 +62,14 @@ def write_changed(
         own = read_json(source / "provenance.json") if (source / "provenance.json").exists() else {}
         facts = {**own, **facts, "loam_version": framework.__version__, **_verify(partial, changed, scheme)}
         _write_json(partial / "provenance.json", facts)
-        config, classes = read_model_directory(partial, classifiers=True).config, classes_of(partial)
-        card = {"family": settings["model_type"], "parameters": _parameters(partial), **facts}
-        (partial / "README.md").write_text(model_card(card, config, classes), encoding="utf-8")
+        config, state, _ = read_model_directory(partial, classifiers=True)
+        count = sum(tensor.numel() for tensor in state.values())
+        card = model_card({"family": settings["model_type"], "parameters": count, **facts}, config, classes_of(partial))
+        (partial / "README.md").write_text(card, encoding="utf-8")
         rename(partial, target.absolute())
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts
-
-
-def _parameters(directory: Path) -> int:
-    return sum(tensor.numel() for tensor in read_model_directory(directory, classifiers=True).state.values())
 
 
 def _verify(directory: Path, changed: Changed, scheme: Scheme | None) -> dict[str, Any]:
