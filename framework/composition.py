@@ -220,7 +220,8 @@ def explain(error: Exception, schema: type) -> str:
     unknown = re.search(r"[Kk]ey '(.*)' (is )?not in", text)
     if field and unknown:
         if field in field_names(schema):  # a list of groups of fields, one of which has another name
-            return f"{field}: an entry has {unknown[1]!r}, which is no field of it; --help and the README show them"
+            near = _nearest_of(field, unknown[1], schema)
+            return f"{field}: an entry has {unknown[1]!r}, which is no field of it; {near}"
         return f"{field}: there is no such field; {_nearest(field, list(field_names(schema)))}"
     if field and re.search("is not a ListConfig|is not a list", text):
         return f"{field}: takes a list; write {field}=[VALUE,VALUE]"
@@ -268,6 +269,16 @@ def _tells(line: str) -> bool:
     return bool(line.strip()) and not line.strip().startswith(
         ("full_key", "object_type", "reference_type", "Error merging")
     )
+
+
+def _nearest_of(field: str, name: str, schema: type) -> str:
+    """A hint at the field of a list's entries that was probably meant, or all that they have."""
+    kind: Any = schema
+    for part in field.split("."):
+        kind = typing.get_type_hints(kind)[part]
+    known = [entry.name for entry in dataclasses.fields(typing.get_args(kind)[0])]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
 
 
 def _nearest(field: str, known: list[str]) -> str:

@@ -97,7 +97,20 @@ MISTAKES = [  # entry point, command line, how the line begins, what it offers
     (prepare, "corpora.web.reader=pdf", "corpora.web.reader: unknown value 'pdf'", "warc | mediawiki"),
     (prepare, "corpora.web.paths=/x", "corpora.web.paths: takes a list", "[VALUE,VALUE]"),
     (prepare, "corpora.x={}", "x: takes fields one by one", "x.FIELD=VALUE"),
-    (prepare, "decontamination.evaluation=[{pth:/x}]", "decontamination.evaluation: an entry has 'pth'", "--help"),
+    (
+        prepare,
+        "decontamination.evaluation=[{pth:/x}]",
+        "decontamination.evaluation: an entry has 'pth'",
+        "did you mean path?",
+    ),
+    (
+        generate,
+        "model.path=x postprocess=[{x:1}]",
+        "postprocess: an entry has 'x'",
+        "they are strip, regex, replacement",
+    ),
+    (generate, "model.path=x prompt=a template=loam", "template: is of conversations", "input="),
+    (generate, "model.path=x stop=['']", "stop: has an empty text", "leave it out"),
     (generate, "prompt=Hello", "model.path: is missing", "runs/demo/model"),
     (generate, "model.path=x top_p=2", "top_p: is 2.0", "(0, 1]"),
 ]

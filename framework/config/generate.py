@@ -109,4 +109,11 @@ class GenerateConfig:
             "goes with neither beams, postprocess nor log_probabilities",
             "leave them out",
         )
+        require(
+            self.template == "auto" or bool(self.interactive or self.input),
+            "template",
+            "is of conversations, and prompt is continued as it is",
+            "leave it out, or give messages in a file by input=",
+        )
+        require(all(self.stop), "stop", "has an empty text, which is in front of all others", "leave it out")
         require(self.interactive or not self.system, "system", "is given without interactive", "put it into messages")

@@ -23,7 +23,9 @@ def check_disk(subject: str, directory: Path, amount: int) -> list[Finding]:
     existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
     subject = f"{subject} {directory}"
     try:
-        free = shutil.disk_usage(existing).free
+        total, _, free = shutil.disk_usage(existing)
+        if total == 0:  # as /proc and /sys have it
+            return [breaks(subject, f"{existing} is on no disk", "choose another directory")]
         if free < 2 * amount:
             return [breaks(subject, f"{size(free)} free", "free some space, or choose another directory")]
         written, read, pushed = measure(existing, amount)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from framework.checks import require
 from framework.inference.completion import Completion
-from framework.inference.decoder import check_request
+from framework.inference.decoder import allocated, check_request
 from framework.inference.request import Request
 from framework.inference.sampling import penalised
 from framework.inference.text_stream import TextStream
@@ -52,14 +52,14 @@ class BeamSearch:
         positions: int,
         prefill_tokens: int = 512,
     ) -> None:
+        vocabulary = model.config.vocabulary_size
+        require(beams <= vocabulary, "beams", f"{beams} are too many for {vocabulary} tokens", "lower it")
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self._model, self._tokenizer = model, tokenizer
         self._device = weight.device
-        self._cache = KeyValueCache(model.config, beams, positions, dtype=weight.dtype, device=weight.device)
+        self._cache = allocated(model.config, beams, positions, weight, "beams")
         self._beams, self._penalty, self._prefill_tokens = beams, length_penalty, prefill_tokens
         self._candidates = beams * max(2, 1 + len(tokenizer.end))  # enough that one of them goes on for each beam
-        vocabulary = model.config.vocabulary_size
-        require(beams <= vocabulary, "beams", f"{beams} are too many for {vocabulary} tokens", "lower it")
 
     @torch.no_grad()
     def __call__(self, request: Request) -> Completion:

@@ -49,12 +49,12 @@ def complete_file(config: GenerateConfig) -> int:
     """
     judge = Postprocess(config.postprocess)
     sampling_of(config)
-    with _held(Path(config.output)) as output:
+    model, tokenizer = load(config.model.path)
+    prompts = Prompts(Path(config.model.path), tokenizer, config.template)
+    count, longest = _looked_through(config, prompts, model.config)
+    with _held(Path(config.output)) as output:  # not before all else is in order, so that a refusal leaves no file
         _check_settings(config, output)
         done = _check_rows(config, output)
-        model, tokenizer = load(config.model.path)
-        prompts = Prompts(Path(config.model.path), tokenizer, config.template)
-        count, longest = _looked_through(config, prompts, model.config)
         asked: dict[int, Row] = {}
         found = completions(config, model, tokenizer, _requests(config, prompts, done, asked), judge, longest)
         tell = _progress(config.output, done, count)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Protocol
 
@@ -88,6 +89,8 @@ def _lines() -> Iterator[str]:
     """What is typed, line by line; Ctrl-C empties the line."""
     if sys.stdin.isatty():
         import readline  # noqa: F401  (input() then has a history and keys that edit)
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is not UTF-8 is refused where the text is read
     while True:
         try:
             yield input("> ")

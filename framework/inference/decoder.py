@@ -48,7 +48,7 @@ class Decoder:
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self._device = weight.device
         capacity = min(positions, learned)
-        self._cache = _allocated(self._config, rows, capacity, weight)
+        self._cache = allocated(self._config, rows, capacity, weight)
         self._rows = rows
         self._prefill_tokens = prefill_tokens
         self._numbers = 0
@@ -157,8 +157,8 @@ class Decoder:
             self._cache.copy_row(last + 1, last, self._reading.length)
 
 
-def _allocated(config: ModelConfig, rows: int, capacity: int, like: Tensor) -> KeyValueCache:
-    """Raises UserError where there is not so much memory."""
+def allocated(config: ModelConfig, rows: int, capacity: int, like: Tensor, field: str = "rows") -> KeyValueCache:
+    """A cache of numbers `like` these; raises UserError naming `field`, and where there is not so much memory."""
     try:
         return KeyValueCache(config, rows, capacity, dtype=like.dtype, device=like.device)
     except RuntimeError as error:  # torch's, on the CPU and on a GPU
@@ -166,8 +166,8 @@ def _allocated(config: ModelConfig, rows: int, capacity: int, like: Tensor) -> K
             raise
         numbers = 2 * config.layers * rows * capacity * config.key_value_heads * config.head_size
         raise UserError(
-            f"rows: no memory for keys and values of {rows} rows of {capacity} tokens, "
-            f"{numbers * like.element_size() / 1e9:,.1f} GB; lower rows, positions or maximum_tokens"
+            f"{field}: no memory for keys and values of {rows} rows of {capacity} tokens, "
+            f"{numbers * like.element_size() / 1e9:,.1f} GB; lower {field}, positions or maximum_tokens"
         ) from error
 
 

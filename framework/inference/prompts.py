@@ -72,7 +72,9 @@ def _require_characters(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"has half a surrogate pair at character {error.start + 1}; mend the text") from error
+        raise UserError(
+            f"has bytes that are not UTF-8, or half a surrogate pair, at character {error.start + 1}; mend the text"
+        ) from error
 
 
 def _turns(messages: Any) -> list[Turn]:

@@ -78,6 +78,7 @@ def command_of(config: PlanConfig, arguments: list[str]) -> str:
     nodes = -(-gpus // node)
     launch = f"torchrun --nproc-per-node {min(gpus, node)} " if gpus > 1 else "python "
     if nodes > 1:
-        launch = f"torchrun --nnodes {nodes} --nproc-per-node {node} --rdzv-backend c10d --rdzv-endpoint HOST:29500 "
+        # on each node, with the number that it has
+        launch = f"NODES={nodes} NODE_RANK=0 MASTER_ADDR=HOST RANKS={node} launch/torchrun_nodes.sh "
     overrides = " ".join(shlex.quote(f"{name}={value}") for name, value in wanted.items())
-    return f"{launch}-m framework.{config.purpose} {overrides}"
+    return f"{launch}{'' if nodes > 1 else '-m '}framework.{config.purpose} {overrides}"

@@ -68,7 +68,14 @@ def settle_steps(config: PretrainConfig, given: set[str]) -> None:
         ("data.sequence_length", config.data.sequence_length),
     ):
         require_positive(name, value)
-    config.schedule.steps = steps_for(config, config.data.tokens)
+    steps = config.schedule.steps = steps_for(config, config.data.tokens)
+    ramps = config.schedule.warmup_steps + config.schedule.decay_steps
+    require(
+        steps >= ramps,
+        "data.tokens",
+        f"is {config.data.tokens:g}, {steps} steps of {config.batch.sequences} sequences",
+        f"schedule.warmup_steps and schedule.decay_steps take {ramps}: give more tokens, or shorten these",
+    )
 
 
 def _sequences(config: PlanConfig, ranks: int) -> int:

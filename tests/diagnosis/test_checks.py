@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,11 @@ def test_little_shared_memory(small_disk):
     assert found.fact.startswith("4.19 MB free")
     assert levels(machine.check_shared_memory(gpus=0, path=small_disk)) == [DOUBT]
     assert levels(machine.check_shared_memory(gpus=2, path=small_disk / "none")) == [DOUBT]
+
+
+def test_what_is_no_disk():
+    [found] = disks.check_disk("run directory", Path("/proc/nowhere"), 1_000_000)
+    assert (found.level, found.fact) == (BREAKS, "/proc is on no disk")
 
 
 def test_a_full_and_a_read_only_disk(small_disk):

@@ -81,6 +81,11 @@ def test_a_text_is_the_likeliest_there_is_where_all_are_kept():
     assert found.tokens == divmod(best, 40)
 
 
+def test_more_beams_than_tokens_are_refused_before_memory_is_taken():
+    with pytest.raises(UserError, match=r"^beams: 99999999 are too many for 96 tokens"):
+        BeamSearch(random_model(CONFIGS["llama"]), Ending(96), beams=99_999_999, positions=4096)
+
+
 def test_stop_texts_end_beams_and_are_left_out():
     tokenizer = Spelled(*[bytes([97 + n % 26]) for n in range(96)])
     tokenizer.end = frozenset()

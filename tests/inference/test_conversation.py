@@ -32,6 +32,17 @@ def test_another_is_given_one_text(prompts):
     assert history.asked(" of") == prompts.of_text("the river grows of")
 
 
+def test_bytes_that_are_no_text_are_refused_and_the_conversation_goes_on(llama):
+    command = [sys.executable, "-m", "framework.generate", f"model.path={llama}", "interactive=true"]
+    command += ["temperature=0", "maximum_tokens=3"]
+    for encoding in ("utf-8", "utf-8:surrogateescape"):
+        told = ENVIRONMENT | {"PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, env=told, input=b"a\xff\nthe\n", capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert b"has bytes that are not UTF-8, or half a surrogate pair, at character 2" in done.stderr
+        assert done.stdout.count(b"> ") == 3
+
+
 @pytest.mark.slow
 def test_a_conversation_at_the_terminal(llama):
     command = [sys.executable, "-u", "-m", "framework.generate", f"model.path={llama}", "interactive=true"]

@@ -79,6 +79,14 @@ def test_a_fine_tuning_holds_state_of_its_adapters_alone():
     assert "rows.length=1024" in facts["command"]
 
 
+def test_many_nodes_are_started_by_the_launcher():
+    done = run(
+        "framework.plan", "model=llama_8b", "cluster=h100_8", "cluster.gpus=64", "data.tokens=1e9", "format=json"
+    )
+    begins = "NODES=8 NODE_RANK=0 MASTER_ADDR=HOST RANKS=8 launch/torchrun_nodes.sh framework.pretrain "
+    assert json.loads(done.stdout)["command"].startswith(begins)
+
+
 def test_a_plan_that_does_not_fit_is_a_plan():
     done = run("framework.plan", "model=llama_8b", "cluster=v100", "data.tokens=1e9", "format=json")
     assert done.returncode == 0, done.stderr
@@ -101,6 +109,7 @@ def test_what_cannot_be_started_so_is_said_so():
         (["cluster.gpus=0"], "cluster.gpus: is 0; "),
         (["cluster.mfu=40"], "cluster.mfu: is 40"),
         (["data.tokens=1e9", "schedule.steps=10"], "data.tokens: is 1e+09, and schedule.steps=10 is given too; "),
+        (["data.tokens=1"], "data.tokens: is 1, 1 steps of 256 sequences; schedule.warmup_steps and"),
         (["purpose=finetune"], "data.tokens: is 0; say how many tokens the examples have"),
         (["adapter=lora"], "purpose: is pretrain, which trains all weights; "),
         (["parallel.tensor=3"], "parallel.tensor: groups of parallel.sequence x parallel.tensor = 3 ranks cannot"),

@@ -10,12 +10,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from framework.errors import UserError
+from framework.inference.server.exchange import POSTS
 from framework.inference.server.metrics import Metrics
 from framework.inference.server.page import page
 from framework.inference.server.refusal import Refusal, require_model
 from framework.inference.server.served import Served
-
-_POSTS = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/classify")
 
 
 def create_app(served: Served, metrics: Metrics, health: Callable[[], str]) -> FastAPI:
@@ -48,7 +47,7 @@ def create_app(served: Served, metrics: Metrics, health: Callable[[], str]) -> F
     for router in served.routers:
         app.include_router(router)
     offered = {route.path for router in served.routers for route in router.routes if hasattr(route, "path")}
-    for path in set(_POSTS) - offered:
+    for path in set(POSTS) - offered:
         app.add_api_route(path, _not_offered(served, path, sorted(offered)), methods=["POST"])
     _tell_errors(app)
     return app
@@ -81,6 +80,9 @@ def _tell_errors(app: FastAPI) -> None:
         said = str(error.detail)
         if error.status_code in (404, 405):
             said = f"there is no {http.method} {http.url.path} here"
+        elif error.__cause__ is not None:  # FastAPI says that it could not be parsed, and not why
+            deep = isinstance(error.__cause__, RecursionError)
+            said = "the body is nested too deeply" if deep else f"the body is no JSON: {error.__cause__}"
         return Refusal(error.status_code, said).response(http.scope["loam"])
 
     @app.exception_handler(Exception)

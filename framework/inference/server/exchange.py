@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 HUNG_UP = 499  # as nginx has it; nobody sees it but the metrics and the log
+POSTS = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/classify")  # what a model can be asked
 
 
 @dataclass

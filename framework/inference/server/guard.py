@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from framework.config import LimitsConfig
-from framework.inference.server.exchange import HUNG_UP, Exchange
+from framework.inference.server.exchange import HUNG_UP, POSTS, Exchange
 from framework.inference.server.metrics import Metrics
 from framework.inference.server.refusal import Refusal
 
@@ -128,8 +128,9 @@ class Guard:
             logger.error("%s %s failed", scope["method"], scope["path"], exc_info=error)  # it was answered with 500
 
     def _record(self, scope: Scope, exchange: Exchange) -> None:
-        route: Any = scope.get("route")
-        endpoint = getattr(route, "path", "other")  # not the path itself, of which clients may make up any number
+        route: Any = scope.get("route")  # of a request that came so far
+        path = scope["path"] if scope["path"] in POSTS else "other"  # of which clients may make up any number
+        endpoint = getattr(route, "path", path)
         seconds = asyncio.get_running_loop().time() - exchange.began
         self._metrics.requests.labels(endpoint, exchange.status).inc()
         self._metrics.seconds.labels(endpoint).observe(seconds)

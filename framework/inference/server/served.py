@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from framework.checks import require
 from framework.config import ServeConfig
 from framework.errors import UserError
 from framework.inference.classification import TextClassifier
@@ -58,7 +59,9 @@ def load(config: ServeConfig) -> Callable[[Callable[[], None]], Served]:
     if not model.config.causal:
         return lambda failed: _encoder(model, tokenizer, config, name)
     chat, lacking = _chat(path, config)
-    positions = min(config.positions or MOST_POSITIONS, model.config.maximum_positions)
+    longest = model.config.maximum_positions
+    require(config.positions <= longest, "positions", f"is {config.positions}, but {path} has {longest}", "lower it")
+    positions = config.positions or min(MOST_POSITIONS, longest)
     decoder = Decoder(model, tokenizer, rows=config.rows, positions=positions, prefill_tokens=config.prefill_tokens)
 
     def ready(failed: Callable[[], None]) -> Served:

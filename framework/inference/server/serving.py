@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -55,13 +56,15 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise UserError(f"host: {host} is no address of this machine ({error.strerror}); try 127.0.0.1") from error
+        raise UserError(f"host: {host} has no address ({error.strerror}); try 127.0.0.1") from error
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
     except OSError as error:
         bound.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(f"host: {host} is no address of this machine; try 127.0.0.1, or 0.0.0.0 for all") from error
         remedy = f"port={port + 1} or port=0, which finds a free one" if port < 65535 else "another one"
         raise UserError(f"port: {port} of {host} cannot be had ({error.strerror}); try {remedy}") from error
     return bound

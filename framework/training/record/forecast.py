@@ -81,13 +81,15 @@ def comparison(run: Path, config: TrainingConfig, facts: Mapping[str, Any]) -> d
     Args:
         run: the run directory.
         config: of the run.
-        facts: `peak_bytes`, `tokens_per_second`, `training_seconds` of the run, and `trained` parameters of a rank.
+        facts: `device`, `peak_bytes`, `tokens_per_second`, `training_seconds` of the run, and a rank's `trained`
+            parameters.
     """
     plan = planned(run)
     partly = plan["purpose"] != "pretrain" or config.parallel.tensor > 1  # no rank has all of the model to count
+    memory = "memory_bytes" if facts["device"] == "cuda" else "memory_of_process_bytes"  # with libraries, not planned
     found = {
         "parameters": (plan["work"]["parameters"], None if partly else facts["trained"]),
-        "memory_bytes": (plan["memory"]["moments"][plan["memory"]["moment"]], facts.get("peak_bytes")),
+        memory: (plan["memory"]["moments"][plan["memory"]["moment"]], facts.get("peak_bytes")),
         "tokens_per_second": (plan["duration"]["tokens_per_second"], facts["tokens_per_second"]),
         "training_seconds": (plan["duration"]["seconds"], facts["training_seconds"]),
         "checkpoint_bytes": (plan["checkpoints"]["bytes"], _checkpoint_bytes(run, config)),

@@ -51,7 +51,8 @@ def gather(
     }
     trained = sum(element_count(parameter) for _, parameter in trainable(engine.module))
     peak = peak_bytes(run, records, engine.device)
-    facts["plan"] = comparison(run, config, facts | {"trained": trained, "peak_bytes": peak})
+    also = {"trained": trained, "peak_bytes": peak, "device": engine.device.type}
+    facts["plan"] = comparison(run, config, facts | also)
     written = run / ".summary.json.partial"
     written.write_text(json.dumps(facts, indent=1) + "\n")
     written.replace(run / "summary.json")  # at once: half of one would be shown when the run is asked for again

@@ -22,11 +22,11 @@ def completion(**fields) -> bytes:
 MALFORMED = {
     "nothing": (b"", "give a JSON object"),
     "broken": (b'{"prompt": "a', "is no JSON"),
-    "not UTF-8": (b'{"prompt": "\xff"}', "parsing the body"),
+    "not UTF-8": (b'{"prompt": "\xff"}', "is no JSON: 'utf-8' codec can't decode"),
     "a list": (b"[]", "give a JSON object"),
     "a number": (b"1", "give a JSON object"),
-    "deep": (b"[" * 30_000, "parsing the body"),
-    "deep, closed": (b'{"prompt":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "parsing the body|must be a text"),
+    "deep": (b"[" * 30_000, "is nested too deeply"),
+    "deep, closed": (b'{"prompt":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "is nested too deeply|must be a text"),
     "no prompt": (b"{}", "prompt: Field required"),
     "null": (completion(prompt=None), "prompt: Field required"),
     "empty list": (completion(prompt=[]), "must be a text, a list of texts"),
@@ -218,6 +218,32 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_read(server, tmp_path)
         serve(config_of(tmp_path / "none", port=port))
     with pytest.raises(UserError, match="is no directory; give a model directory"):
         serve(config_of(tmp_path / "none"))
+
+
+def test_an_address_of_another_machine_is_no_taken_port(monkeypatch, tmp_path):
+    """192.0.2.1 is of examples alone (RFC 5737)."""
+    monkeypatch.setenv(KEY, "secret")
+    with pytest.raises(UserError, match=r"^host: 192\.0\.2\.1 is no address of this machine"):
+        serve(config_of(tmp_path / "none", host="192.0.2.1"))
+
+
+def test_more_positions_than_the_model_has_are_refused(language):
+    with pytest.raises(UserError, match=r"^positions: is 1000000, but .* has \d+; lower it"):
+        serve(config_of(language, positions=1_000_000))
+
+
+def test_a_refused_body_is_counted_at_its_endpoint(language):
+    config = ServeConfig(model=ModelSource(str(language)), limits=LimitsConfig(body=10))
+
+    async def work():
+        async with in_process(config) as client:
+            await client.post("/v1/completions", content=completion(), headers=JSON)
+            await client.post("/v1/made/up", content=completion(), headers=JSON)
+            return (await client.get("/metrics")).text
+
+    told = asyncio.run(work())
+    for endpoint in ("/v1/completions", "other"):
+        assert f'loam_requests_total{{endpoint="{endpoint}",status="413"}} 1.0' in told
 
 
 def test_a_cache_that_does_not_fit_is_told(language):
