@@ -207,6 +207,39 @@ def test_a_classifier_shows_bars(visit, classifier):
         assert widths == pytest.approx([100 * float(row[place]) for place in order], abs=0.01)
 
 
+def test_an_encoder_compares_lines(visit, encoder):
+    import httpx
+    import numpy as np
+
+    lines = ["the tree of the river", "the river", "soil and stone", "the tree of the river"]
+    with running(encoder, "name=encoder") as server:
+        one = visit(server.url)
+        page = one.page
+        page.wait_for_selector("#judge:not([hidden])")
+        page.fill("#judged-text", lines[0])
+        page.get_by_role("button", name="Compare").click()
+        expect(page.get_by_role("alert")).to_have_text("Give at least two lines.")
+        page.fill("#judged-text", "\n\n".join(lines) + "\n")
+        page.get_by_role("button", name="Compare").click()
+        page.wait_for_selector(".judged")
+        expect(page.get_by_role("alert")).to_have_count(0)
+        answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": lines}).json()
+        told = dict(
+            zip(
+                page.locator(".judged th").all_inner_texts(),
+                page.locator(".judged td:last-child").all_inner_texts(),
+                strict=True,
+            )
+        )
+        assert one.wrong == []
+    vectors = np.array([row["embedding"] for row in answer["data"]])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    likeness = {line: f"{value:.3f}" for line, value in zip(lines[1:], vectors[1:] @ vectors[0], strict=True)}
+    assert told == likeness
+    assert next(iter(told)) == lines[3]
+    assert told[lines[3]] == "1.000"
+
+
 def test_the_screenshots_are_small():
     images = Path(__file__).resolve().parents[3] / "docs" / "images"
     shown = [images / f"serve-{name}.png" for name in ("chat", "phone", "classifier")]
