@@ -23,6 +23,8 @@ def attention(
         k, v, window = k[:, -window:], v[:, -window:], 0
 
     sees_all = document is None and not window and (not causal or query_time == 1)
+    if sees_all and query_time == 1:
+        return decoding_attention(q, k, v, None, scale=scale)
     is_triangle = document is None and not window and causal and query_time == key_time
     mask = None
     if not (sees_all or is_triangle):
@@ -41,17 +43,22 @@ def attention(
     return output.transpose(1, 2)
 
 
-def decoding_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+def decoding_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float | None = None) -> Tensor:
     """Attention of one query a row to those of its keys that it sees: [batch, 1, heads, head size].
 
     q: [batch, 1, heads, head size]; k, v: [batch, key time, key-value heads, head size], as in `kernels.attention`.
-    visible: bool [batch, key time]; each row sees a key at least.
+    visible: bool [batch, key time]; each row sees a key at least. None: it sees all.
+    scale: of the scores; None: 1 / sqrt(head size).
 
     The query heads that share a key-value head stand where the time of the queries would, so no key is copied.
     """
     batch, _, heads, size = q.shape
-    queries = q.view(batch, k.shape[2], heads // k.shape[2], size)
+    queries = q.reshape(batch, k.shape[2], heads // k.shape[2], size)
     output = scaled_dot_product_attention(
-        queries, k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible[:, None, None, :]
+        queries,
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=None if visible is None else visible[:, None, None, :],
+        scale=scale,
     )
     return output.reshape(batch, 1, heads, size)

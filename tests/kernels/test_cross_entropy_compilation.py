@@ -35,7 +35,7 @@ def launch(dtype, hidden, vocabulary, tokens=8192, width=8192):
 
 
 @pytest.mark.skipif(kernels.INTERPRETED, reason="nothing compiles under TRITON_INTERPRET=1")
-@pytest.mark.parametrize(("target", "dtype", "hidden", "vocabulary"), cases())
+@pytest.mark.parametrize(("target", "dtype", "hidden", "vocabulary"), list(cases()))
 def test_registers_and_shared_memory_suffice(target, dtype, hidden, vocabulary):
     with compilation.compiling_for(target) as compiled:
         launch(dtype, hidden, vocabulary)
