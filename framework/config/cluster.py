@@ -14,9 +14,11 @@ class ClusterConfig:
     """
 
     name: str = "cpu"
-    peak_tflops: float = 0.1  # dense peak of one GPU or CPU core in the training precision, 1e12 FLOP/s, for MFU
-    source: str = ""  # where that figure is from
+    peak_tflops: float = 0.1  # dense peak of one GPU in bf16, or of one CPU core, 1e12 FLOP/s, for MFU
+    fp32_tflops: float = 0.0  # the same in fp32, without TF32, which stays off here; 0: peak_tflops
+    source: str = ""  # where these figures are from
     bf16: bool = True  # whether that peak is reached in bf16 too; else a plan in bf16 says so
+    fp8: bool = False  # whether there are matrix products of it; else a plan in fp8 says so
     device: str = "cpu"  # gpu | cpu: whose kernels compute, which decides what activations and losses need
     gpus: int = 1  # that a plan is for; of a CPU, ranks of one core
     gpus_per_node: int = 8
@@ -46,6 +48,10 @@ class ClusterConfig:
     gpu_hours_per_failure: float = 50_676.0
     restart_minutes: float = 10.0  # from a failure to the next step: an assumption
 
+    def tflops(self, dtype: str) -> float:
+        """Dense peak in this precision, 1e12 FLOP/s; fp8's is bf16's, as only the blocks' products are in it."""
+        return self.fp32_tflops if dtype == "fp32" and self.fp32_tflops else self.peak_tflops
+
     def check(self) -> None:
         require_choice("cluster.device", self.device, ("gpu", "cpu"))
         for name in ("peak_tflops", "gpus", "gpus_per_node", "memory_share", "mfu", "gpu_hours_per_failure"):
@@ -56,7 +62,7 @@ class ClusterConfig:
             )
         require_positive("cluster.disk_gb_per_second", self.disk_gb_per_second)
         for name in (
-            *("memory_gb", "memory_gb_per_second", "link_gb_per_second", "network_gb_per_second"),
+            *("fp32_tflops", "memory_gb", "memory_gb_per_second", "link_gb_per_second", "network_gb_per_second"),
             *("price", "watts", "host_watts", "carbon_kg_per_kwh", "restart_minutes"),
         ):
             require_not_negative(f"cluster.{name}", getattr(self, name))

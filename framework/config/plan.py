@@ -12,8 +12,9 @@ from framework.config.pretrain import PretrainConfig
 from framework.config.training import TrainingConfig
 
 PURPOSES = ("pretrain", "finetune", "inference")
-# bytes of a number, the scales of those that have any included: one in bf16 for 64 of them
-NUMBER_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0 + 2 / 64, "int4": 0.5 + 2 / 64}
+# bytes of a number, as engines that pack them hold it; int4 has a scale in bf16 for 64 of them, fp8 and int8 one for
+# a row of a matrix, which is left out
+NUMBER_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 64}
 
 
 @dataclass
@@ -80,6 +81,13 @@ class PlanConfig(PretrainConfig, AdaptationConfig):
         require(world_size == 1, "torchrun", f"started {world_size} processes", "plan runs as one; set cluster.gpus")
         require_choice("purpose", self.purpose, PURPOSES)
         require_choice("format", self.format, ("table", "json"))
+        gpus, node = self.cluster.gpus, self.cluster.gpus_per_node
+        require(
+            gpus <= node or gpus % node == 0,
+            "cluster.gpus",
+            f"is {gpus}, which are no whole nodes of {node}",
+            f"use {gpus // node * node} or {-(-gpus // node) * node}, or say cluster.gpus_per_node",
+        )
         if self.purpose == "inference":
             for part in (self.model, self.cluster):
                 part.check()

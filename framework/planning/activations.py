@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from framework.config import ModelConfig, TrainingConfig
 from framework.planning.parameters import Parameters
+from framework.planning.work import recomputed_layers
 
 FP32 = 4
 TORCH = ("sdpa", "reference")  # of `kernels`
@@ -68,7 +69,7 @@ def kept_bytes(config: TrainingConfig, parameters: Parameters, one: Pass, policy
     """Of all blocks, the last norm's input and output, and the rotation, when the loss is about to be computed."""
     model = config.model
     layers = model.layers - parameters.first_block
-    recomputed = {"none": 0, "full": layers, "every_n": -(-layers // config.memory.every)}[policy]
+    recomputed = recomputed_layers(policy, layers, config.memory.every)
     inputs = one.tokens * model.hidden_size * one.number
     rotation = one.tokens * model.head_size * FP32 if model.position == "rotary" else 0
     last = norm_bytes(model, model.hidden_size, one)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from framework.config import ClusterConfig
+from framework.config import TrainingConfig
 from framework.planning.network import Network
 from framework.planning.work import Work
 
@@ -15,7 +15,8 @@ class Duration:
     """Of a whole run, validation and checkpoints left out.
 
     Attributes:
-        mfu: share of the peak that it is worked out with: the cluster's, or less, where the network is slower.
+        mfu: share of the peak that it is worked out with: the cluster's, or less, where the network is slower or
+            something is computed twice.
         step_seconds: of a mean step.
         tokens_per_second: of all processors together.
         seconds, days: of all steps.
@@ -33,11 +34,19 @@ class Duration:
 
 
 def duration_of(
-    flops: float, work: Work, cluster: ClusterConfig, processors: int, network: Network | None = None
+    flops: float,
+    work: Work,
+    config: TrainingConfig,
+    processors: int,
+    network: Network | None = None,
+    recomputed: float = 0.0,
 ) -> Duration:
-    """Of `flops` at `cluster.mfu` of the processors' peak, and never faster than the network lets it be."""
-    peak = cluster.peak_tflops * 1e12 * processors
-    compute = flops / (peak * cluster.mfu)
+    """Of `flops` at `cluster.mfu` of the processors' peak, and never faster than the network lets it be.
+
+    Those that are `recomputed` take their time at the same rate, and do not count as used.
+    """
+    peak = config.cluster.tflops(config.precision.dtype) * 1e12 * processors
+    compute = (flops + recomputed) / (peak * config.cluster.mfu)
     exchange = (network.seconds or 0.0) * work.steps if network else 0.0
     seconds = max(compute, exchange)
     return Duration(

@@ -6,7 +6,7 @@ it takes as long as memory takes to give them (Pope et al. 2022, arXiv:2211.0510
 long as the longer of reading and computing; real servers need more.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from framework.config import ModelConfig, PlanConfig
 from framework.config.plan import NUMBER_BYTES
@@ -33,7 +33,8 @@ class InferencePlan:
         bytes, limit: needed on a GPU, and what its tensors may take.
         fits: None where the memory of a GPU is unknown.
         prefill_seconds: to read one prompt.
-        step_seconds: to write a token of every sequence; None where the bandwidth of memory is unknown.
+        step_seconds: to write a token of every sequence; None where the bandwidth of memory is unknown, or it does
+            not fit.
         bound_by: memory | computation.
         tokens_per_second: written for one sequence.
         total_tokens_per_second: by all replicas, in writing alone.
@@ -74,8 +75,13 @@ def plan_inference(config: PlanConfig) -> InferencePlan:
     batch = asked.batch or largest or 1
     needed = weights + working + batch * per_token * length
     prefill = asked.prompt_tokens * forward_flops_per_token(model, asked.prompt_tokens, predicts=False)
-    prefill /= cluster.peak_tflops * 1e12 * cluster.mfu * tensor
-    step, bound = _step(config, weights, per_token, batch, asked.prompt_tokens + asked.output_tokens / 2)
+    prefill /= cluster.tflops(asked.weights) * 1e12 * cluster.mfu * tensor
+    fits = None if limit is None else needed <= limit
+    step, bound = (
+        (None, None)
+        if fits is False
+        else _step(config, weights, per_token, batch, asked.prompt_tokens + asked.output_tokens / 2)
+    )
     replicas = cluster.gpus // tensor
     seconds = None if step is None else batch * prefill + asked.output_tokens * step  # of a batch of answers
     answers = None if seconds is None else replicas * batch / seconds
@@ -91,7 +97,7 @@ def plan_inference(config: PlanConfig) -> InferencePlan:
         largest_batch=largest,
         bytes=needed,
         limit=limit,
-        fits=None if limit is None else needed <= limit,
+        fits=fits,
         prefill_seconds=prefill,
         step_seconds=step,
         bound_by=bound,
@@ -100,6 +106,21 @@ def plan_inference(config: PlanConfig) -> InferencePlan:
         answers_per_second=answers,
         cost=None if hours is None else cost_of(hours, cluster),
     )
+
+
+def tensor_that_fits(config: PlanConfig) -> int | None:
+    """The fewest GPUs that fit if they share layers; None where no group within a node does."""
+    for tensor in (2**power for power in range(1, 1 + config.cluster.gpus_per_node.bit_length())):
+        shared = config.model.heads % tensor == 0 and config.model.key_value_heads % tensor == 0
+        if config.parallel.tensor < tensor <= config.cluster.gpus_per_node and shared:
+            changed = replace(
+                config,
+                parallel=replace(config.parallel, tensor=tensor),
+                cluster=replace(config.cluster, gpus=max(tensor, config.cluster.gpus)),
+            )
+            if plan_inference(changed).fits:
+                return tensor
+    return None
 
 
 def weight_bytes(model: ModelConfig, dtype: str, tensor: int = 1) -> float:
@@ -125,5 +146,5 @@ def _step(
     seen = min(length, model.sliding_window or length)
     reading = (weights - table + batch * per_token * seen) / (cluster.memory_gb_per_second * 1e9)
     flops = batch * forward_flops_per_token(model, round(seen))
-    computing = flops / (cluster.peak_tflops * 1e12 * cluster.mfu * config.parallel.tensor)
+    computing = flops / (cluster.tflops(config.inference.weights) * 1e12 * cluster.mfu * config.parallel.tensor)
     return (reading, "memory") if reading >= computing else (computing, "computation")

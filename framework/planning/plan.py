@@ -9,7 +9,7 @@ from framework.planning.duration import Duration, duration_of
 from framework.planning.memory import POLICIES, Memory, largest_micro, memory_of
 from framework.planning.network import Network, micro_batches, network_of
 from framework.planning.parameters import Parameters
-from framework.planning.work import Work, work_of
+from framework.planning.work import Work, recomputed_flops, work_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Choice:
     policy: str
     memory: Memory
     network_seconds: float | None
+    step_seconds: float
     verdict: Verdict
 
 
@@ -86,8 +87,8 @@ def plan_training(
     """Plan a run of `ranks` whose tensors may take `limit` bytes each."""
     micro = config.batch.micro_on(config.parallel.data_ranks(ranks))
     work, network = work_of(config, parameters.whole_trained), network_of(config, parameters, ranks, micro)
-    duration = duration_of(work.flops, work, config.cluster, processors, network)
-    rough = duration_of(work.flops_by_parameters, work, config.cluster, processors)
+    duration = duration_of(work.flops, work, config, processors, network, work.recomputed_flops)
+    rough = duration_of(work.flops_by_parameters, work, config, processors)
     memory = memory_of(config, parameters, ranks, micro)
     return TrainingPlan(
         purpose=purpose,
@@ -104,7 +105,7 @@ def plan_training(
         by_parameters=(rough, cost_of(rough.gpu_hours, config.cluster)),
         checkpoints=checkpoints_of(config, parameters, processors, duration.step_seconds, work.steps),
         choices=[
-            _choice(config, parameters, ranks, micro, limit, stage, policy)
+            _choice(config, parameters, work, (ranks, processors), micro, limit, stage, policy)
             for stage in _stages(config, parameters)
             for policy in POLICIES
         ],
@@ -124,17 +125,19 @@ def _stages(config: TrainingConfig, parameters: Parameters) -> list[int]:
 def _choice(
     config: TrainingConfig,
     parameters: Parameters,
-    ranks: int,
+    work: Work,
+    layout: tuple[int, int],
     micro: int,
     limit: float | None,
     stage: int,
     policy: str,
 ) -> Choice:
+    ranks, processors = layout
     memory = memory_of(config, parameters, ranks, micro, stage, policy)
-    seconds = network_of(config, parameters, ranks, micro, stage).seconds
-    return Choice(
-        stage, policy, memory, seconds, _verdict(config, parameters, ranks, micro, limit, memory, stage, policy)
-    )
+    network = network_of(config, parameters, ranks, micro, stage)
+    time = duration_of(work.flops, work, config, processors, network, recomputed_flops(config, policy))
+    verdict = _verdict(config, parameters, ranks, micro, limit, memory, stage, policy)
+    return Choice(stage, policy, memory, network.seconds, time.step_seconds, verdict)
 
 
 def _verdict(

@@ -1,9 +1,9 @@
 """Plans as people read them."""
 
-from framework.config import TrainingConfig
+from framework.config import PlanConfig, TrainingConfig
 from framework.page.wording import duration, number, percent, size
 from framework.planning.duration import YEAR, Duration
-from framework.planning.inference import InferencePlan
+from framework.planning.inference import InferencePlan, tensor_that_fits
 from framework.planning.memory import PARTS
 from framework.planning.plan import TrainingPlan, Verdict
 
@@ -12,15 +12,16 @@ Rows = list[tuple[str, str, str]]  # what, how much, and how it is known
 
 def brief(plan: TrainingPlan, config: TrainingConfig) -> list[str]:
     """A few lines before the first step."""
-    work, time, saved, verdict = plan.work, plan.duration, plan.checkpoints, plan.verdict
+    work, time, saved = plan.work, plan.duration, plan.checkpoints
+    peak = config.cluster.tflops(config.precision.dtype)
     parts = ", ".join(f"{part} {size(held)}" for part, held in plan.memory.parts.items() if held)
     lines = [
         f"plan: {count(work.parameters)} parameters, {count(plan.trained)} of them trained, on {count(work.tokens)} "
         f"tokens in {number(work.steps)} steps: {work.flops:.3g} operations",
         f"  memory of a rank {size(plan.memory.total)} ({parts}) in the {plan.memory.moment}",
-        f"  {_verdict_words(verdict, config)}",
+        f"  {_verdict_words(plan, config)}",
         f"  {number(round(time.tokens_per_second))} tokens/s at {percent(time.mfu)} of {number(plan.processors)} x "
-        f"{config.cluster.peak_tflops:g} TFLOP/s (cluster.mfu={config.cluster.mfu:g}): {duration(time.seconds)}",
+        f"{peak:g} TFLOP/s (cluster.mfu={config.cluster.mfu:g}): {duration(time.seconds)}",
         f"  checkpoint {size(saved.bytes)}; with a failure every {saved.hours_between_failures:,.0f} hours the best "
         f"checkpoint.every is {number(saved.interval_steps)}, and it is {number(config.checkpoint.every)}",
     ]
@@ -55,7 +56,7 @@ def training_rows(plan: TrainingPlan, config: TrainingConfig) -> Rows:
             f"{work.flops:.3g}",
             f"matrix products and attention; 6 x parameters x tokens are {work.flops_by_parameters:.3g}",
         ),
-        ("verdict", _verdict_word(plan.verdict), _verdict_words(plan.verdict, config)),
+        ("verdict", _verdict_word(plan.verdict), _verdict_words(plan, config)),
         *_precision(config),
         (
             "network",
@@ -67,7 +68,7 @@ def training_rows(plan: TrainingPlan, config: TrainingConfig) -> Rows:
             "speed",
             f"{number(round(time.tokens_per_second))} tokens/s",
             f"{duration(time.step_seconds)} a step, at {percent(time.mfu)} of {number(plan.processors)} x "
-            f"{cluster.peak_tflops:g} TFLOP/s" + (": the network is slower" if time.waits_for_network else ""),
+            f"{cluster.tflops(config.precision.dtype):g} TFLOP/s" + _slower(plan),
         ),
         ("time", duration(time.seconds), gpu_time(time) + f"; by 6 x parameters x tokens {gpu_time(rough)}"),
     ]
@@ -92,7 +93,18 @@ def training_rows(plan: TrainingPlan, config: TrainingConfig) -> Rows:
     return rows
 
 
-def inference_rows(plan: InferencePlan, config: TrainingConfig) -> Rows:
+def _remedy(plan: InferencePlan, config: PlanConfig) -> str:
+    """What would fit instead."""
+    if plan.fits is not False:
+        return ""
+    if plan.largest_batch:
+        return f"use inference.batch={plan.largest_batch}"
+    tensor = tensor_that_fits(config)
+    smaller = "fewer bytes (inference.weights, inference.cache)"
+    return f"parallel.tensor={tensor} does, or {smaller}" if tensor else f"use {smaller}, or a larger GPU"
+
+
+def inference_rows(plan: InferencePlan, config: PlanConfig) -> Rows:
     """The same for answering."""
     speed = "unknown; set cluster.memory_gb_per_second"
     rows = [
@@ -106,10 +118,14 @@ def inference_rows(plan: InferencePlan, config: TrainingConfig) -> Rows:
         (
             "memory",
             size(plan.bytes),
-            f"{plan.batch} sequences at a time"
+            f"for {plan.batch} at a time"
             + ("" if plan.limit is None else f"; {size(plan.limit)} there are, for {plan.largest_batch} at most"),
         ),
-        ("verdict", {True: "fits", False: "does not fit", None: "unknown"}[plan.fits], ""),
+        ("verdict", {True: "fits", False: "does not fit", None: "unknown"}[plan.fits], _remedy(plan, config)),
+    ]
+    if plan.fits is False:
+        return rows
+    rows += [
         ("prompt", duration(plan.prefill_seconds), f"to read one, at cluster.mfu={config.cluster.mfu:g}"),
     ]
     if plan.step_seconds is not None:
@@ -125,8 +141,19 @@ def inference_rows(plan: InferencePlan, config: TrainingConfig) -> Rows:
     return rows
 
 
+def _slower(plan: TrainingPlan) -> str:
+    """Why the utilisation is not the cluster's."""
+    if plan.duration.waits_for_network:
+        return ": the network is slower"
+    again = plan.work.recomputed_flops / plan.work.flops
+    return f", {percent(again)} more for what is computed twice" if again else ""
+
+
 def _precision(config: TrainingConfig) -> Rows:
-    """A warning where the peak is of a precision in which nothing is trained here."""
+    """A warning where the cluster cannot do it, or the peak is of another one."""
+    if config.precision.dtype == "fp8":
+        told = "timed at the peak of bf16; what fp8 gains is not in it"
+        return [("precision", "fp8", told if config.cluster.fp8 else f"{config.cluster.name} has none: use bf16")]
     if config.cluster.bf16 or config.precision.dtype == "fp32":
         return []
     told = (
@@ -173,7 +200,7 @@ def show_training(plan: TrainingPlan, config: TrainingConfig, command: str) -> N
     console.print(_choices(plan, config))
     if plan.memory.host:
         console.print(f"Offloaded: {size(plan.memory.host)} on the host for each rank.", highlight=False)
-    if plan.verdict.fits is not False:
+    if plan.verdict.fits is not False and (config.cluster.fp8 or config.precision.dtype != "fp8"):
         console.print(f"To start it:\n  {command}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -202,11 +229,12 @@ def _choices(plan: TrainingPlan, config: TrainingConfig) -> object:
     most = ("?" if verdict.largest_micro is None else str(verdict.largest_micro) for verdict in verdicts)
     table.add_row("largest\nbatch.micro", *(f"\n{number}" for number in most))
     seconds = (choice.network_seconds for choice in plan.choices)
-    table.add_row("network", *("?" if time is None else duration(time) for time in seconds))
+    table.add_row("network", *("?" if time is None else f"{_brief(time)} s" for time in seconds))
+    table.add_row("step", *(f"{_brief(choice.step_seconds)} s" for choice in plan.choices))
     return table
 
 
-def show_inference(plan: InferencePlan, config: TrainingConfig) -> None:
+def show_inference(plan: InferencePlan, config: PlanConfig) -> None:
     """Print a table to the console."""
     from rich.console import Console
 
@@ -229,19 +257,31 @@ def _verdict_word(verdict: Verdict) -> str:
     return {True: "fits", False: "does not fit", None: "unknown"}[verdict.fits]
 
 
-def _verdict_words(verdict: Verdict, config: TrainingConfig) -> str:
+def _verdict_words(plan: TrainingPlan, config: TrainingConfig) -> str:
+    verdict = plan.verdict
     needed = f"{size(verdict.bytes)} at batch.micro={verdict.micro}"
     if verdict.limit is None:
         return f"needs {needed}; set cluster.memory_gb to know whether that fits"
     there = f"needs {needed}, tensors may take {size(verdict.limit)}"
     if verdict.fits:
         return f"fits: {there}; the largest batch.micro is {verdict.largest_micro}"
-    remedy = (
-        f"use batch.micro={verdict.largest_micro}"
-        if verdict.largest_micro
-        else "take more GPUs, or what fits in the table of python -m framework.plan"
+    if verdict.largest_micro:
+        return f"does not fit: {there}; use batch.micro={verdict.largest_micro}"
+    fitting = [choice for choice in plan.choices if choice.verdict.largest_micro]
+    if not fitting:
+        return f"does not fit: {there}; no choice of zero and memory does: {_smaller(config)}"
+    best = min(fitting, key=lambda choice: choice.step_seconds)
+    micro = min(verdict.micro, best.verdict.largest_micro or 0)
+    remedy = f"zero=stage{best.stage} memory.activation_checkpointing={best.policy} batch.micro={micro}"
+    return f"does not fit: {there}; {remedy} does"
+
+
+def _smaller(config: TrainingConfig) -> str:
+    """What makes the share of a GPU smaller where nothing else does."""
+    return (
+        f"share layers (parallel.tensor={2 * config.parallel.tensor}), offload (zero.offload=cpu), or take more GPUs "
+        "with zero=stage3"
     )
-    return f"does not fit: {there}; {remedy}"
 
 
 def _money(plan: TrainingPlan) -> str:

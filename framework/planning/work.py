@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from framework.config import TrainingConfig
-from framework.model.arithmetic import count_parameters, training_flops_per_token
+from framework.model.arithmetic import count_parameters, forward_flops_per_token, training_flops_per_token
 from framework.stream.curriculum import Curriculum
 
 CHINCHILLA_TOKENS = 20  # for each parameter (Hoffmann et al. 2022, arXiv:2203.15556, table 3)
@@ -19,8 +19,9 @@ class Work:
         steps: updates.
         sequences: rows of all batches.
         tokens: in them.
-        flops: floating-point operations, forward and backward, of matrix products and attention; what is computed a
-            second time to save memory does not count, nor do the gradients of frozen weights.
+        flops: floating-point operations, forward and backward, of matrix products and attention, the gradients of
+            frozen weights left out.
+        recomputed_flops: of forward passes that are made a second time to save memory; not among `flops`.
         flops_by_parameters: 6 x parameters x tokens, as GPT-3's table D.1 (arXiv:2005.14165) and many others count.
         compute_optimal_tokens: those that make the best of the model's size (arXiv:2203.15556).
     """
@@ -30,6 +31,7 @@ class Work:
     sequences: int
     tokens: int
     flops: float
+    recomputed_flops: float
     flops_by_parameters: float
     compute_optimal_tokens: int
 
@@ -43,6 +45,7 @@ def work_of(config: TrainingConfig, trained: int | None = None) -> Work:
         (stop - start) * length * training_flops_per_token(config.model, length, predicts=config.predicts_tokens)
         for start, stop, length in lengths.pieces(0, sequences)
     )
+    again = recomputed_flops(config, config.memory.activation_checkpointing)
     if trained is not None:  # a third is the gradients of the weights
         flops *= (2 + min(1.0, trained / parameters)) / 3
     return Work(
@@ -51,9 +54,25 @@ def work_of(config: TrainingConfig, trained: int | None = None) -> Work:
         sequences=sequences,
         tokens=tokens,
         flops=flops,
+        recomputed_flops=again,
         flops_by_parameters=6.0 * parameters * tokens,
         compute_optimal_tokens=CHINCHILLA_TOKENS * parameters,
     )
+
+
+def recomputed_flops(config: TrainingConfig, policy: str) -> float:
+    """Operations of a whole run that this policy for activations makes twice: the forward passes of its layers."""
+    lengths = Curriculum(config.lengths[0], config.lengths)
+    blocks = sum(
+        (stop - start) * length * forward_flops_per_token(config.model, length, predicts=False)
+        for start, stop, length in lengths.pieces(0, sequences_of(config))
+    )
+    return blocks * recomputed_layers(policy, config.model.layers, config.memory.every) / config.model.layers
+
+
+def recomputed_layers(policy: str, layers: int, every: int) -> int:
+    """Of so many, how many are computed twice."""
+    return {"none": 0, "full": layers, "every_n": -(-layers // every)}[policy]
 
 
 def sequences_of(config: TrainingConfig) -> int:

@@ -53,7 +53,8 @@ def test_less_is_held_at_higher_stages_and_where_more_is_recomputed(planned):
 def test_what_it_says_to_type_composes_to_the_run_that_it_planned(planned):
     _, facts, _ = planned
     words = shlex.split(facts["command"])
-    assert words[:5] == ["torchrun", "--nnodes", "8", "--nproc-per-node", "8"]
+    assert words[:4] == ["NODES=8", "NODE_RANK=0", "MASTER_ADDR=HOST", "RANKS=8"]  # on each node, with its number
+    assert words[4:6] == ["launch/torchrun_nodes.sh", "framework.pretrain"]
     overrides = words[words.index("framework.pretrain") + 1 :]
     done = run("framework.pretrain", *overrides, "--cfg", "job")
     assert done.returncode == 0, done.stderr
@@ -79,12 +80,31 @@ def test_a_fine_tuning_holds_state_of_its_adapters_alone():
     assert "rows.length=1024" in facts["command"]
 
 
-def test_many_nodes_are_started_by_the_launcher():
-    done = run(
-        "framework.plan", "model=llama_8b", "cluster=h100_8", "cluster.gpus=64", "data.tokens=1e9", "format=json"
-    )
-    begins = "NODES=8 NODE_RANK=0 MASTER_ADDR=HOST RANKS=8 launch/torchrun_nodes.sh framework.pretrain "
-    assert json.loads(done.stdout)["command"].startswith(begins)
+def test_what_does_not_fit_is_told_what_would():
+    """16 GB of weights do not shrink with more GPUs at stage 2, and do at stage 3."""
+    done = run("framework.plan", "model=llama_8b", "cluster=v100_8", "cluster.gpus=64", "output=/dev/stderr")
+    told = " ".join(done.stdout.replace("│", " ").split())
+    assert "zero=stage3 memory.activation_checkpointing=none batch.micro=1 does" in told
+    choices = {(one["stage"], one["policy"]): one for one in json.loads(done.stderr)["choices"]}
+    assert choices[3, "none"]["verdict"]["fits"]
+    assert not choices[2, "none"]["verdict"]["fits"]
+    assert choices[2, "full"]["step_seconds"] > choices[3, "none"]["step_seconds"]
+
+
+def test_an_answer_that_does_not_fit_has_no_price():
+    done = run("framework.plan", "purpose=inference", "model=gpt3_175b", "cluster=h100_8")
+    assert "parallel.tensor=8 does" in done.stdout
+    assert "dollars" not in done.stdout
+    done = run("framework.plan", "purpose=inference", "model=gpt3_175b", "cluster=h100_8", "parallel.tensor=8")
+    assert "does not fit" not in done.stdout
+    assert "dollars" in done.stdout
+
+
+@pytest.mark.parametrize(("cluster", "said"), [("a100", "a100 has none: use bf16"), ("h100", "what fp8 gains is not")])
+def test_fp8_where_there_is_none_and_where_there_is(cluster, said):
+    done = run("framework.plan", "model=llama_1b", f"cluster={cluster}_8", "precision=fp8")
+    assert said in " ".join(done.stdout.replace("│", " ").split())
+    assert ("To start it" in done.stdout) == (cluster == "h100")
 
 
 def test_a_plan_that_does_not_fit_is_a_plan():
@@ -107,6 +127,7 @@ def test_what_cannot_be_started_so_is_said_so():
         (["purpose=sell"], "purpose: unknown value 'sell'; choose pretrain | finetune | inference"),
         (["cluster=h100_9"], "cluster: there is no 'h100_9'; choose a100 | a100_8 | "),
         (["cluster.gpus=0"], "cluster.gpus: is 0; "),
+        (["cluster=h100_8", "cluster.gpus=13"], "cluster.gpus: is 13, which are no whole nodes of 8; use 8 or 16"),
         (["cluster.mfu=40"], "cluster.mfu: is 40"),
         (["data.tokens=1e9", "schedule.steps=10"], "data.tokens: is 1e+09, and schedule.steps=10 is given too; "),
         (["data.tokens=1"], "data.tokens: is 1, 1 steps of 256 sequences; schedule.warmup_steps and"),

@@ -1,11 +1,24 @@
 """Steps, tokens, bytes on the wire: against counting one by one."""
 
+from dataclasses import replace
+
 import pytest
 
-from framework.config import BatchConfig, DataConfig, ParallelConfig, PretrainConfig, ScheduleConfig, ZeroConfig
+from framework.config import (
+    BatchConfig,
+    ClusterConfig,
+    DataConfig,
+    ParallelConfig,
+    PrecisionConfig,
+    PretrainConfig,
+    ScheduleConfig,
+    ZeroConfig,
+)
+from framework.model.arithmetic import forward_flops_per_token
+from framework.planning.duration import duration_of
 from framework.planning.network import network_of
 from framework.planning.parameters import parameters_of
-from framework.planning.work import steps_for, work_of
+from framework.planning.work import recomputed_flops, steps_for, work_of
 from framework.stream.curriculum import Curriculum
 
 
@@ -75,3 +88,25 @@ def test_shared_layers_exchange_the_residual_stream():
     rows = 2 * 64 * config.model.hidden_size * 4
     assert found.activation_bytes == 4 * config.model.layers * rows  # an all-reduce of 2 ranks sends all of it once
     assert found.gradient_bytes == 0
+
+
+def test_time_follows_from_the_peak_of_the_precision_and_from_what_is_computed_twice():
+    """Every layer's forward pass a second time, but not the output's: 4/3 of the layers' time."""
+    config = PretrainConfig(
+        cluster=ClusterConfig(peak_tflops=312.0, fp32_tflops=19.5, mfu=0.4),
+        precision=PrecisionConfig(dtype="bf16"),
+        model=replace(PretrainConfig().model, layers=6, vocabulary_size=360),
+    )
+    work = work_of(config)
+    plain = duration_of(work.flops, work, config, 2)
+    assert plain.mfu == pytest.approx(0.4)
+    assert plain.seconds == pytest.approx(work.flops / (2 * 0.4 * 312e12))
+    in_fp32 = replace(config, precision=PrecisionConfig(dtype="fp32"))
+    assert duration_of(work.flops, work, in_fp32, 2).seconds == pytest.approx(16 * plain.seconds)
+    whole, half = (recomputed_flops(config, policy) for policy in ("full", "every_n"))
+    assert (work.recomputed_flops, half) == (0, whole / 2)
+    blocks = work.tokens * forward_flops_per_token(config.model, config.data.sequence_length, predicts=False)
+    assert whole == pytest.approx(blocks)
+    twice = duration_of(work.flops, work, config, 2, recomputed=whole)
+    assert twice.seconds == pytest.approx(plain.seconds * (1 + blocks / work.flops))
+    assert twice.mfu == pytest.approx(0.4 / (1 + blocks / work.flops))

@@ -42,7 +42,7 @@ def record_of(
     """
     length = rows.lengths.at(position - 1)
     tokens = rows.tokens(position) - rows.tokens(position - sequences)
-    peak = config.cluster.peak_tflops * 1e12 * engine.processors
+    peak = config.cluster.tflops(config.precision.dtype) * 1e12 * engine.processors
     return {
         "step": step,
         "train/loss": result.loss,

@@ -37,7 +37,7 @@ def gather(
         # the median, as the first step of every start is slower
         "tokens_per_second": statistics.median(record["train/tokens_per_second"] for record in records),
         "mfu": statistics.median(record["train/mfu"] for record in records),
-        "peak_tflops": config.cluster.peak_tflops,
+        "peak_tflops": config.cluster.tflops(config.precision.dtype),
         "training_seconds": sum(record["train/step_seconds"] for record in records),
         **stage.facts(tally.by_corpus(last["data/sequences"]), held_out),
         "artefacts": {

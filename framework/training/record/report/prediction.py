@@ -40,7 +40,7 @@ def predict(run: Path, config: TrainingConfig, ranks: int, processors: int) -> P
 
     Memory is that of the plan in the run directory; without one, of a run that trains every weight.
     """
-    work, peak = work_of(config), config.cluster.peak_tflops * 1e12 * processors
+    work, peak = work_of(config), config.cluster.tflops(config.precision.dtype) * 1e12 * processors
     plan = planned(run)
     if not plan:
         micro = config.batch.micro_on(config.parallel.data_ranks(ranks))
@@ -54,5 +54,5 @@ def predict(run: Path, config: TrainingConfig, ranks: int, processors: int) -> P
         tokens=work.tokens,
         flops=work.flops,
         seconds_at_peak=work.flops / peak,
-        tokens_per_second=work.tokens / (work.flops / (peak * config.cluster.mfu)),
+        tokens_per_second=work.tokens / ((work.flops + work.recomputed_flops) / (peak * config.cluster.mfu)),
     )
