@@ -8,6 +8,7 @@ and means this machine by an address that was not given. It ends with 1 whatever
 code of the rank that ended first (`framework.app`), and 75, start again to go on, where a signal ended them.
 """
 
+import importlib.util
 import os
 import sys
 from typing import Any
@@ -30,6 +31,8 @@ def main() -> None:
     if "PET_MASTER_ADDR" not in os.environ:
         parser.set_defaults(master_addr="")  # torchrun's own is this machine
     try:
+        if len(sys.argv) == 1 or sys.argv[-1] in ("-m", "--module"):
+            raise UserError("nothing to start: name an entry point, e.g. framework.pretrain, and its settings")
         look(parser.parse_args())
     except UserError as error:
         print(f"loam: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -47,6 +50,11 @@ def look(options: Any) -> None:
         UserError: they cannot; see `framework.rendezvous`.
     """
     nodes = _nodes(options.nnodes)
+    ranks = str(options.nproc_per_node)
+    if ranks not in ("auto", "gpu", "cpu", "xpu") and not (ranks.isdecimal() and int(ranks)):
+        raise UserError(f"RANKS: {ranks!r} is no number of ranks; give 1 or more, or auto (--nproc-per-node)")
+    if options.module and not _is_module(options.training_script):
+        raise UserError(f"{options.training_script}: there is no such module; start e.g. framework.pretrain")
     if options.standalone or nodes == 1:
         return
     endpoint = options.rdzv_endpoint
@@ -83,13 +91,23 @@ def _launch(options: Any) -> int:
     return 0
 
 
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:  # of what it is in
+        return False
+
+
 def _nodes(text: str) -> int:
     from torch.distributed.run import parse_min_max_nnodes
 
     try:
-        return int(parse_min_max_nnodes(text)[1])
+        nodes = int(parse_min_max_nnodes(text)[1])
+        if nodes < 1:
+            raise ValueError(text)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"NODES: {text!r} is no number of nodes; give how many there are (--nnodes)") from error
+    return nodes
 
 
 def _from_endpoint(nodes: int, endpoint: str) -> Meeting:

@@ -20,6 +20,10 @@ if [[ -n ${NODE_RANK-} ]]; then
 elif [[ -n ${HOSTFILE-} ]]; then
     where+=(--hostfile "$HOSTFILE")
 elif [[ -n ${RANKS-} ]]; then
+    if [[ ! $RANKS =~ ^[1-9][0-9]*$ ]]; then
+        echo "loam: error: RANKS: '$RANKS' is no number of ranks; give 1 or more, or unset it" >&2
+        exit 2
+    fi
     where+=(--num_accelerators "$RANKS")
 fi
 exec "$(dirname "$(command -v "${PYTHON:-python}")")/deepspeed" "${where[@]}" --no_local_rank --module "$@"

@@ -110,6 +110,7 @@ MISTAKES = [  # entry point, command line, how the line begins, what it offers
         "they are strip, regex, replacement",
     ),
     (generate, "model.path=x prompt=a template=loam", "template: is of conversations", "input="),
+    (generate, "model.path=x failed=retry", "failed: is retry, and postprocess has nothing", "give postprocess"),
     (generate, "model.path=x stop=['']", "stop: has an empty text", "leave it out"),
     (generate, "prompt=Hello", "model.path: is missing", "runs/demo/model"),
     (generate, "model.path=x top_p=2", "top_p: is 2.0", "(0, 1]"),

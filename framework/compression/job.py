@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framework.compression import console
 from framework.compression.measuring import measure
-from framework.compression.pruning import prune
+from framework.compression.pruning import HALF, prune
 from framework.compression.quantization import quantize, scheme_of
 from framework.compression.writing import write_changed
 from framework.config import CompressConfig
@@ -45,6 +45,8 @@ def run(config: CompressConfig) -> None:
     tensors, _ = read_tensors(source)
     inputs = {rule.ours[0]: tensors[rule.theirs].shape[0 if rule.transposed else 1] for rule in chosen}
     _check(config, any(rule.transposed for rule in chosen))
+    config.pruning.share = config.pruning.share or HALF
+    config.quantization.scales = config.quantization.scales or "hqq"
     _settle(config, inputs)
     told = {name: asdict(part) for name, part in vars(config).items() if name in ("pruning", "quantization")}
     facts = {"compressed": {"from": str(source), "skipped": config.skip, **told}}

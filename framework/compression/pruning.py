@@ -5,6 +5,8 @@ from torch import Tensor
 
 from framework.config.compress import PruningConfig
 
+HALF = 0.5  # the share that is dropped unless another is given
+
 
 def prune(weight: Tensor, config: PruningConfig) -> Tensor:
     """The weight [out, in] with zeros.
@@ -17,6 +19,6 @@ def prune(weight: Tensor, config: PruningConfig) -> Tensor:
         fours = weight.unflatten(1, (-1, 4))
         least = fours.abs().argsort(dim=-1, stable=True)[..., :2]
         return fours.scatter(-1, least, 0.0).flatten(1)
-    dropped = round(config.share * weight.numel())
+    dropped = round((config.share or HALF) * weight.numel())
     least = weight.abs().flatten().argsort(stable=True)[:dropped]
     return weight.flatten().scatter(0, least, torch.zeros((), dtype=weight.dtype).expand(dropped)).view_as(weight)

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import io
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,14 @@ from torch import Tensor
 import framework
 from framework.errors import UserError
 from framework.model.card import model_card
-from framework.model.huggingface import assemble, classes_of, read_model_directory, read_tensors, rename
+from framework.model.huggingface import (
+    assemble,
+    classes_of,
+    partial_directory,
+    read_model_directory,
+    read_tensors,
+    rename,
+)
 from framework.model.integers import Integers, Scheme, to_files, to_json
 from framework.model.tokenizer import read_json
 from framework.model.verifying import own_logits, require_equal, transformers_logits
@@ -38,9 +44,8 @@ def write_changed(
     Raises:
         UserError: what was read back differs; then nothing is left behind.
     """
-    partial = target.absolute().with_name(f".{target.name}.partial-{os.getpid()}")
+    partial = partial_directory(target.absolute())
     try:
-        partial.mkdir(parents=True)
         left = {"config.json", "README.md", "provenance.json", INDEX, *(file.name for file in weight_files(source))}
         for file in source.iterdir():
             if file.is_file() and file.name not in left:

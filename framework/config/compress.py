@@ -15,11 +15,16 @@ class PruningConfig:
     """Weights of the blocks' matrices that become 0, those of least magnitude."""
 
     pattern: str = "none"  # none | magnitude: a share of each matrix | 2:4: of each four inputs of an output, two
-    share: float = 0.5  # magnitude only
+    share: float | None = None  # of magnitude, and of that alone; null: a half
 
     def check(self) -> None:
         require_choice("pruning.pattern", self.pattern, PATTERNS)
-        require(0 < self.share < 1, "pruning.share", f"is {self.share}", "it must lie in (0, 1)")
+        if self.share is not None:
+            require(0 < self.share < 1, "pruning.share", f"is {self.share}", "it must lie in (0, 1)")
+            told = f"is given, and pruning.pattern is {self.pattern}"
+            require(
+                self.pattern == "magnitude", "pruning.share", told, "choose pruning.pattern=magnitude, or leave it out"
+            )
 
 
 @dataclass
@@ -33,12 +38,17 @@ class QuantizationConfig:
     group: int = 0
     # int4 only: how scales are found. range: from the largest weight of a group | hqq: such that few weights are far
     # off (https://mobiusml.github.io/hqq_blog/)
-    scales: str = "hqq"
+    scales: str | None = None  # null: hqq
 
     def check(self) -> None:
         require_choice("quantization.name", self.name, QUANTIZATIONS)
         require_not_negative("quantization.group", self.group)
-        require_choice("quantization.scales", self.scales, ("range", "hqq"))
+        if self.scales is not None:
+            require_choice("quantization.scales", self.scales, ("range", "hqq"))
+        for name in ("group", "scales"):
+            told = f"is given, and quantization.name is {self.name}"
+            given = bool(getattr(self, name))
+            require(not given or self.name == "int4", f"quantization.{name}", told, "choose int4, or leave it out")
 
 
 @dataclass

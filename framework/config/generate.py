@@ -90,6 +90,12 @@ class GenerateConfig:
 
     def _check_combinations(self) -> None:
         """What goes together."""
+        require(
+            self.failed != "retry" or bool(self.postprocess),
+            "failed",
+            "is retry, and postprocess has nothing that a text could fail",
+            "give postprocess, or leave it out",
+        )
         drawn = self.beams == 1 and self.temperature > 0
         require(
             self.failed != "retry" or drawn,

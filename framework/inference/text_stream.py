@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 
 class TextStream:
-    """Turns the bytes of successive tokens into text that ends before the first of the stop texts."""
+    """Turns the bytes of successive tokens into text that ends before the stop text that is whole first.
+
+    Of several that are whole with the same character, the longest counts: what the tokens' borders are does not matter.
+    """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop = [text for text in stop if text]
@@ -29,10 +32,10 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + new
-        found = [position for stop in self._stop if (position := text.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return text[: min(found)]
+            return text[: min(found)[1]]
         certain = len(text) - self._possible_stop(text)
         self._held = text[certain:]
         return text[:certain]

@@ -181,9 +181,8 @@ def write_model_directory(
     _check_state(state, config, classes)
     if target.exists() and not (target / "config.json").is_file():
         raise UserError(f"{target}: exists and is no model directory; choose another path or remove it")
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    partial = partial_directory(target)
     try:
-        partial.mkdir(parents=True)
         plain, plain_config = fold(state, config)
         ids = _write_files(partial, plain, plain_config, Path(tokenizer), form, classes, dtype, shard_bytes)
         if config.mup_base_width:
@@ -243,6 +242,19 @@ def _write_files(
     sizes = {name: sum(state[ours].numel() for ours in rule.ours) * dtype.itemsize for name, rule in rules.items()}
     write_weights(directory, sizes, lambda name: rules[name].to_theirs(state).to("cpu", dtype), shard)
     return ids
+
+
+def partial_directory(target: Path) -> Path:
+    """A new directory beside `target`, to be given its name once it is whole; what was left by a kill is removed."""
+    import psutil
+
+    for old in target.parent.glob(f".{target.name}.partial-*"):
+        process = old.name.rpartition("-")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(old, ignore_errors=True)
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    return partial
 
 
 def rename(partial: Path, target: Path) -> None:

@@ -1,6 +1,8 @@
 """Smaller model directories: written in a format of others, read by them and by us as the same numbers."""
 
 import json
+import os
+import subprocess
 
 import pytest
 import torch
@@ -172,6 +174,29 @@ def test_what_cannot_be_done_is_told_and_leaves_nothing(models, tmp_path, family
     with pytest.raises(UserError, match=message):
         compress(models[family], tmp_path / "small", **settings)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"pruning": PruningConfig("2:4", share=0.9)}, "pruning.share"),
+        ({"quantization": QuantizationConfig("int8", group=64)}, "quantization.group"),
+        ({"quantization": QuantizationConfig("int8_dynamic", scales="range")}, "quantization.scales"),
+    ],
+    ids=["share", "group", "scales"],
+)
+def test_what_would_not_count_is_refused(settings, field):
+    with pytest.raises(UserError, match=f"^{field}: is given, and .*or leave it out"):
+        CompressConfig(ModelSource("a"), "b", **settings).check()
+
+
+def test_what_a_kill_left_is_removed(models, tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / f".small.partial-{dead.pid}").mkdir()
+    (tmp_path / f".small.partial-{os.getppid()}").mkdir()  # of one that lives
+    compress(models["llama"], tmp_path / "small", pruning=PruningConfig("2:4"))
+    assert {path.name for path in tmp_path.iterdir()} == {"small", f".small.partial-{os.getppid()}"}
 
 
 def test_a_directory_is_neither_overwritten_by_itself_nor_quantized_twice(models, tmp_path):

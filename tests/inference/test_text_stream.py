@@ -48,12 +48,18 @@ def test_what_was_held_comes_at_the_end():
     assert not stream.stopped
 
 
+def test_what_is_whole_first_ends_the_text_however_the_tokens_fall():
+    for cuts in ([], [2], [1, 2, 3]):
+        assert "".join(run(b"a b c", cuts, [" ", "a b"])[0]) == "a"
+        assert "".join(run(b"xabc", cuts, ["bc", "abc", "c"])[0]) == "x"
+
+
 @given(st.text(), st.lists(st.integers(0, 60)), st.lists(st.text(alphabet="ab é", min_size=1, max_size=4), max_size=3))
 def test_the_cuts_do_not_matter(text, cuts, stop):
     data = text.encode()
-    ends = [position for s in stop if (position := text.find(s)) >= 0]
+    ends = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
     pieces, stream = run(data, [min(cut, len(data)) for cut in cuts], stop)
-    assert "".join(pieces) == text[: min(ends, default=len(text))]
+    assert "".join(pieces) == text[: min(ends, default=(0, len(text)))[1]]
     assert stream.stopped == bool(ends)
 
 

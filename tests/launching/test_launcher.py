@@ -117,18 +117,50 @@ def options(*arguments):
     ("arguments", "line"),
     [
         ("--nnodes 2", "MASTER_ADDR: is not given, and there are 2 nodes"),
+        ("--nnodes 0", "NODES: '0' is no number of nodes"),
+        ("--nproc-per-node 0", "RANKS: '0' is no number of ranks; give 1 or more, or auto"),
+        ("--nproc-per-node many", "RANKS: 'many' is no number of ranks"),
         ("--nnodes two", "NODES: 'two' is no number of nodes"),
         ("--nnodes 2 --node-rank 2 --master-addr 10.0.0.1", "NODE_RANK: is 2, and there are 2 nodes; use 0 to 1"),
         ("--nnodes 2 --master-addr 127.0.0.1", "MASTER_ADDR=127.0.0.1, port 29500: means this machine alone"),
         ("--nnodes 1:4 --rdzv-backend c10d --rdzv-endpoint localhost:29400", "--rdzv-endpoint=localhost, port 29400"),
         ("--nnodes 2 --rdzv-backend c10d --rdzv-endpoint localhost:many", "--rdzv-endpoint: "),
     ],
-    ids=["no-address", "no-number", "no-such-node", "localhost", "c10d", "no-port"],
+    ids=[
+        "no-address",
+        "no-nodes",
+        "no-ranks",
+        "no-number-of-ranks",
+        "no-number",
+        "no-such-node",
+        "localhost",
+        "c10d",
+        "no-port",
+    ],
 )
 def test_what_torchrun_would_wait_for_is_refused_at_once(arguments, line):
     with pytest.raises(UserError) as refused:
         launcher.look(options(*arguments.split()))
     assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["launch/torchrun.sh"], "loam: error: nothing to start: name an entry point"),
+        (["launch/torchrun.sh", "framework.nosuch"], "loam: error: framework.nosuch: there is no such module"),
+        (["launch/slurm.sbatch", "framework.pretrain"], "loam: error: this is a Slurm job; submit it: sbatch"),
+        (["launch/slurm_sweep.sbatch", "points.txt"], "loam: error: this is a Slurm array; submit it: sbatch --array"),
+        (["env", "RANKS=-1", "launch/deepspeed.sh", "framework.doctor"], "loam: error: RANKS: '-1' is no number of"),
+    ],
+    ids=["nothing", "no-module", "no-job", "no-array", "ranks"],
+)
+def test_a_mistake_in_starting_is_one_line(words, line):
+    command = words if words[0] == "env" else ["bash", *words]
+    environment = ENVIRONMENT | {"PYTHON": sys.executable}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(line)
 
 
 def test_one_node_meets_nobody():

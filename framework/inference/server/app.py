@@ -22,10 +22,12 @@ def create_app(served: Served, metrics: Metrics, health: Callable[[], str]) -> F
     app = FastAPI(openapi_url=None)  # no pages of FastAPI's, whose scripts would come from elsewhere
     html = page()
 
+    @app.head("/")
     @app.get("/")
     async def index() -> Response:
         return html
 
+    @app.head("/healthz")
     @app.get("/healthz")
     async def healthz() -> Response:
         status = health()

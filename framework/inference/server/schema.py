@@ -20,6 +20,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {  # values that ask for nothing
     "presence_penalty": (0,),
     "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
+    "stop": ([],),
     "store": (False,),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),

@@ -220,6 +220,17 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_read(server, tmp_path)
         serve(config_of(tmp_path / "none"))
 
 
+def test_pages_are_there_for_those_who_look_at_heads(server):
+    with server.client() as client:
+        for path in ("/", "/healthz"):
+            assert client.head(path).status_code == 200
+
+
+def test_an_empty_list_of_stops_asks_for_nothing(server):
+    with server.client() as client:
+        assert client.post("/v1/completions", content=completion(stop=[]), headers=JSON).status_code == 200
+
+
 def test_an_address_of_another_machine_is_no_taken_port(monkeypatch, tmp_path):
     """192.0.2.1 is of examples alone (RFC 5737)."""
     monkeypatch.setenv(KEY, "secret")
