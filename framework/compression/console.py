@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from framework.compression.measuring import Measured
+from framework.compression.measuring import Measured, Speed
 
 
 def show(before: Measured, after: Measured, target: Path) -> None:
@@ -16,8 +16,8 @@ def show(before: Measured, after: Measured, target: Path) -> None:
     _row(table, "weights on disk, MB", before.disk / 1e6, after.disk / 1e6, 2)
     _row(table, "weights in memory, MB", before.memory / 1e6, after.memory / 1e6, 2)
     table.add_row("zeros in the blocks' matrices", f"{before.zeros:.1%}", f"{after.zeros:.1%}", "")
-    if before.tokens_per_second and after.tokens_per_second:
-        _row(table, "tokens written a second, one row", before.tokens_per_second, after.tokens_per_second, 1)
+    if before.speed and after.speed:
+        table.add_row("tokens written a second, one row", *_speeds(before.speed, after.speed))
     for name, value in before.bits_per_byte.items():
         _row(table, name.replace("_", " "), value, after.bits_per_byte[name], 4)
     Console().print(table)
@@ -25,3 +25,10 @@ def show(before: Measured, after: Measured, target: Path) -> None:
 
 def _row(table: Table, name: str, before: float, after: float, digits: int) -> None:
     table.add_row(name, f"{before:,.{digits}f}", f"{after:,.{digits}f}", f"{after / before:.3f}")
+
+
+def _speeds(before: Speed, after: Speed) -> tuple[str, str, str]:
+    """With the slowest and the fastest round; where these overlap, the machine's other work may be the difference."""
+    overlap = before.slowest <= after.fastest and after.slowest <= before.fastest
+    told = [f"{one.median:,.1f} ({one.slowest:,.0f} to {one.fastest:,.0f})" for one in (before, after)]
+    return told[0], told[1], f"{after.median / before.median:.3f}{', not told apart' if overlap else ''}"

@@ -18,7 +18,16 @@ from framework.model.transformer import Transformer
 from framework.model.verifying import probe
 from framework.model.weights import weight_files
 
-_ROUNDS = 3  # of which the median counts
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens a second in the median round, and in the slowest and the fastest."""
+
+    median: float
+    slowest: float
+    fastest: float
 
 
 @dataclass
@@ -29,14 +38,14 @@ class Measured:
         disk: bytes of the weights' files.
         memory: bytes of the weights as they are held for computing.
         zeros: share of the numbers in the blocks' matrices.
-        tokens_per_second: written one after another by one row; None where the model writes none.
+        speed: of tokens that are written one after another by one row; None where the model writes none.
         bits_per_byte: of held-out text, by corpus.
     """
 
     disk: int
     memory: int
     zeros: float
-    tokens_per_second: float | None = None
+    speed: Speed | None = None
     bits_per_byte: dict[str, float] = field(default_factory=dict)
 
 
@@ -47,7 +56,7 @@ def measure(directory: Path, asked: Perplexity | None, config: CompressConfig) -
     model = TextClassifier(directory).model if classifies else load_any(directory)[0]
     found = Measured(disk, _memory(model), _zeros(model))
     if model.config.causal and config.speed_tokens and not classifies:
-        found.tokens_per_second = _speed(model, config.speed_tokens)
+        found.speed = _speed(model, config.speed_tokens)
     if asked is not None:
         subject = open_subject(str(directory), directory.name, config.batch_tokens)
         rows = asked(subject).rows
@@ -78,12 +87,12 @@ def _zeros(model: Transformer) -> float:
 
 
 @torch.inference_mode()
-def _speed(model: Transformer, tokens: int) -> float:
-    """Tokens a second that one row grows by, after a prompt that is read beforehand."""
+def _speed(model: Transformer, tokens: int) -> Speed:
+    """Of one row that grows, after a prompt that is read beforehand."""
     prompt = probe(model.config)[:1, : model.config.maximum_positions - tokens]
     weight = model.norm.weight
     assert isinstance(weight, torch.Tensor)
-    seconds = []
+    rates = []
     for _ in range(_ROUNDS):
         capacity = prompt.shape[1] + tokens
         cache = KeyValueCache(model.config, 1, capacity, dtype=weight.dtype, device=weight.device)
@@ -92,5 +101,5 @@ def _speed(model: Transformer, tokens: int) -> float:
         for _ in range(tokens):
             last = model(last, cache=cache, last_only=True).argmax(-1)
         last.tolist()  # waits for a GPU
-        seconds.append(time.perf_counter() - began)
-    return tokens / statistics.median(seconds)
+        rates.append(tokens / (time.perf_counter() - began))
+    return Speed(statistics.median(rates), min(rates), max(rates))
