@@ -86,7 +86,10 @@ def plan_training(
 ) -> TrainingPlan:
     """Plan a run of `ranks` whose tensors may take `limit` bytes each."""
     micro = config.batch.micro_on(config.parallel.data_ranks(ranks))
-    work, network = work_of(config, parameters.whole_trained), network_of(config, parameters, ranks, micro)
+    work, network = (
+        work_of(config, parameters.whole_trained, parameters.first_block),
+        network_of(config, parameters, ranks, micro),
+    )
     duration = duration_of(work.flops, work, config, processors, network, work.recomputed_flops)
     rough = duration_of(work.flops_by_parameters, work, config, processors)
     memory = memory_of(config, parameters, ranks, micro)
@@ -135,7 +138,9 @@ def _choice(
     ranks, processors = layout
     memory = memory_of(config, parameters, ranks, micro, stage, policy)
     network = network_of(config, parameters, ranks, micro, stage)
-    time = duration_of(work.flops, work, config, processors, network, recomputed_flops(config, policy))
+    time = duration_of(
+        work.flops, work, config, processors, network, recomputed_flops(config, policy, parameters.first_block)
+    )
     verdict = _verdict(config, parameters, ranks, micro, limit, memory, stage, policy)
     return Choice(stage, policy, memory, network.seconds, time.step_seconds, verdict)
 

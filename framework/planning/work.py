@@ -36,8 +36,11 @@ class Work:
     compute_optimal_tokens: int
 
 
-def work_of(config: TrainingConfig, trained: int | None = None) -> Work:
-    """From the schedule, the batch and the lengths of rows; all parameters are trained, or so many of them."""
+def work_of(config: TrainingConfig, trained: int | None = None, first_block: int = 0) -> Work:
+    """From the schedule, the batch and the lengths of rows; all parameters are trained, or so many of them.
+
+    first_block: below it nothing is, so that no pass goes back there.
+    """
     lengths = Curriculum(config.lengths[0], config.lengths)
     sequences = sequences_of(config)
     tokens, parameters = lengths.total(sequences), count_parameters(config.model).total
@@ -45,7 +48,7 @@ def work_of(config: TrainingConfig, trained: int | None = None) -> Work:
         (stop - start) * length * training_flops_per_token(config.model, length, predicts=config.predicts_tokens)
         for start, stop, length in lengths.pieces(0, sequences)
     )
-    again = recomputed_flops(config, config.memory.activation_checkpointing)
+    again = recomputed_flops(config, config.memory.activation_checkpointing, first_block)
     if trained is not None:  # a third is the gradients of the weights
         flops *= (2 + min(1.0, trained / parameters)) / 3
     return Work(
@@ -60,14 +63,15 @@ def work_of(config: TrainingConfig, trained: int | None = None) -> Work:
     )
 
 
-def recomputed_flops(config: TrainingConfig, policy: str) -> float:
+def recomputed_flops(config: TrainingConfig, policy: str, first_block: int = 0) -> float:
     """Operations of a whole run that this policy for activations makes twice: the forward passes of its layers."""
+    layers = config.model.layers
     lengths = Curriculum(config.lengths[0], config.lengths)
     blocks = sum(
         (stop - start) * length * forward_flops_per_token(config.model, length, predicts=False)
         for start, stop, length in lengths.pieces(0, sequences_of(config))
     )
-    return blocks * recomputed_layers(policy, config.model.layers, config.memory.every) / config.model.layers
+    return blocks * recomputed_layers(policy, layers - first_block, config.memory.every) / layers
 
 
 def recomputed_layers(policy: str, layers: int, every: int) -> int:

@@ -107,6 +107,7 @@ def test_time_follows_from_the_peak_of_the_precision_and_from_what_is_computed_t
     assert (work.recomputed_flops, half) == (0, whole / 2)
     blocks = work.tokens * forward_flops_per_token(config.model, config.data.sequence_length, predicts=False)
     assert whole == pytest.approx(blocks)
+    assert recomputed_flops(config, "full", first_block=2) == pytest.approx(whole * 4 / 6)
     twice = duration_of(work.flops, work, config, 2, recomputed=whole)
     assert twice.seconds == pytest.approx(plain.seconds * (1 + blocks / work.flops))
     assert twice.mfu == pytest.approx(0.4 / (1 + blocks / work.flops))
