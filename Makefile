@@ -45,7 +45,7 @@ check: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -e '.[development]' -c constraints.txt
+	$(BIN)/pip install --quiet --no-compile -e '.[development]' -c constraints.txt
 	touch $@
 
 # On a machine with a GPU, which may have torch, triton and pytest and no .venv: kernels/README.md says what to bring.

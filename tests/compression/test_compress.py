@@ -140,6 +140,7 @@ def test_pruned_weights_stay_zero_as_integers(models, tmp_path):
     assert all((integers.values == 0).float().mean() > 0.599 for integers in held.values())
 
 
+@pytest.mark.slow
 def test_the_command_says_what_was_won_and_lost(models, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the river grows. " * 30)

@@ -73,6 +73,7 @@ def test_nodes_that_were_told_different_things_say_so(three):
     assert "host-b (10.77.0.2), was told of 3 nodes, node 0 of 2" in lines[0]
 
 
+@pytest.mark.slow
 def test_a_wrong_address_is_told_on_every_node(three):
     a, b, c = three
     none, first = c.address.replace(".3", ".9"), "is no address of this machine, which is node 0; this machine has"

@@ -195,6 +195,7 @@ def test_log_probabilities_stand_in_the_row(job, output):
             assert len(one["alternatives"]) == 2
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_loses_and_repeats_nothing(job, output, llama, tmp_path):
     write(tmp_path / "in.jsonl", rows(60))
     arguments = [f"model.path={llama}", f"input={tmp_path / 'in.jsonl'}", f"output={output}", "maximum_tokens=40"]

@@ -32,6 +32,7 @@ def test_another_is_given_one_text(prompts):
     assert history.asked(" of") == prompts.of_text("the river grows of")
 
 
+@pytest.mark.slow
 def test_bytes_that_are_no_text_are_refused_and_the_conversation_goes_on(llama):
     command = [sys.executable, "-m", "framework.generate", f"model.path={llama}", "interactive=true"]
     command += ["temperature=0", "maximum_tokens=3"]

@@ -234,6 +234,7 @@ quietly = settings(deadline=None, derandomize=True, database=None, suppress_heal
 
 @settings(quietly, max_examples=5)
 @given(problems())
+@pytest.mark.slow
 def test_odd_problems(problem):
     shape, dtype, options, laid, seed = problem
     check(shape, dtype, options, laid=laid, seed=seed)

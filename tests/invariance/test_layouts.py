@@ -12,14 +12,16 @@ from tests.launch import pretrain
 LAYOUTS = {
     "1 rank, stage 0": (1, ["zero=stage0"]),
     "4 ranks, stage 3": (4, ["zero=stage3"]),
-    "accumulation 4 on 2 ranks": (2, ["zero=stage1", "batch.micro=2"]),
 }
 MORE_LAYOUTS = {
     f"{ranks} ranks, stage {stage}, micro-batch {micro}": (ranks, [f"zero=stage{stage}", f"batch.micro={micro}"])
     for ranks in (1, 2, 4)
     for stage in (0, 1, 2, 3)
     for micro in (4, 1)
-} | {"no accumulation": (1, ["zero=stage1", "batch.micro=16"])}
+} | {
+    "accumulation 4 on 2 ranks": (2, ["zero=stage1", "batch.micro=2"]),
+    "no accumulation": (1, ["zero=stage1", "batch.micro=16"]),
+}
 
 
 def slug(layout):

@@ -37,7 +37,7 @@ LAYOUTS = {  # ranks, stage, settings
     "sequence 2 x tensor 2, compiled": (4, 1, [*BOTH, "compile=true"]),
     "tensor 2 x data 2, stage 3": (4, 3, ["parallel.tensor=2", "batch.micro=2"]),
 }
-IN_SHORT = {("grouped", "sequence 2"), ("grouped", "tensor 2")}
+IN_SHORT = {("grouped", "tensor 2")}
 OF_ALL_MODELS = ("sequence 2 x data 2", "sequence 2 x tensor 2", "tensor 2 x data 2, stage 3")
 
 

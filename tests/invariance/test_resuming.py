@@ -20,14 +20,8 @@ def test_resuming_in_the_same_layout_is_exact(runs, data, reference, stopped):
     assert curve(pretrain(runs, data, "same", "zero=stage2", ranks=2)) == curve(reference)
 
 
-@pytest.mark.parametrize(
-    ("name", "ranks", "stage"),
-    [
-        ("four", 4, 3),
-        pytest.param("alone", 1, 2, marks=pytest.mark.slow),
-        pytest.param("unsharded", 1, 0, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ranks", "stage"), [("four", 4, 3), ("alone", 1, 2), ("unsharded", 1, 0)])
 def test_resuming_in_another_layout(runs, data, reference, stopped, name, ranks, stage):
     shutil.copytree(stopped, runs / name)
     assert_same_curve(pretrain(runs, data, name, f"zero=stage{stage}", ranks=ranks), reference)

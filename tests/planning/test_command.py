@@ -91,6 +91,7 @@ def test_what_does_not_fit_is_told_what_would():
     assert choices[2, "full"]["step_seconds"] > choices[3, "none"]["step_seconds"]
 
 
+@pytest.mark.slow
 def test_an_answer_that_does_not_fit_has_no_price():
     done = run("framework.plan", "purpose=inference", "model=gpt3_175b", "cluster=h100_8")
     assert "parallel.tensor=8 does" in done.stdout
@@ -101,12 +102,14 @@ def test_an_answer_that_does_not_fit_has_no_price():
 
 
 @pytest.mark.parametrize(("cluster", "said"), [("a100", "a100 has none: use bf16"), ("h100", "what fp8 gains is not")])
+@pytest.mark.slow
 def test_fp8_where_there_is_none_and_where_there_is(cluster, said):
     done = run("framework.plan", "model=llama_1b", f"cluster={cluster}_8", "precision=fp8")
     assert said in " ".join(done.stdout.replace("│", " ").split())
     assert ("To start it" in done.stdout) == (cluster == "h100")
 
 
+@pytest.mark.slow
 def test_a_plan_that_does_not_fit_is_a_plan():
     done = run("framework.plan", "model=llama_8b", "cluster=v100", "data.tokens=1e9", "format=json")
     assert done.returncode == 0, done.stderr
@@ -114,6 +117,7 @@ def test_a_plan_that_does_not_fit_is_a_plan():
     assert (verdict["fits"], verdict["largest_micro"]) == (False, 0)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_started_so_is_said_so():
     done = run("framework.plan", "model=llama_8b", "cluster=v100", "data.tokens=1e9")
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ def test_the_live_model_says_what_its_directory_says(runs, data, tmp_path):
     assert len(found) > 5
 
 
+@pytest.mark.slow
 def test_to_ask_for_nothing_is_a_mistake(runs, data):
     done = run(
         "framework.pretrain", f"data.path={data}", f"run.directory={runs}", "run.name=nothing", "evaluation.every=4"

@@ -78,6 +78,7 @@ def first_batch(data, config=None):
 
 
 @pytest.mark.parametrize(("number", "name"), [*enumerate(DECODERS)], ids=DECODERS)
+@pytest.mark.slow
 def test_the_first_loss_and_the_model_that_comes_out_are_theirs(data, origins, continued, number, name):
     origin, run_directory = origins / name.split()[0], continued[number]
     theirs = AutoModelForCausalLM.from_pretrained(origin, dtype=torch.float32).eval()

@@ -47,6 +47,7 @@ def test_a_killed_job_goes_on_as_if_nothing_had_happened(runs, data, undisturbed
     assert curve(records(runs / "killed")) == curve(records(undisturbed))
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_passed_over_and_trained_again(runs, data, undisturbed):
     shutil.copytree(undisturbed, runs / "damaged")
     checkpoints = runs / "damaged" / "checkpoints"

@@ -59,6 +59,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(runs, data, asking):
     assert json.loads((path / "state.json").read_text())["step"] == done
 
 
+@pytest.mark.slow
 def test_a_rank_that_was_stopped_is_named_and_the_job_ends(runs, data, fault):
     fault("stop:1:14")
     job = start_ranks(
